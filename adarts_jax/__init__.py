@@ -1,0 +1,1 @@
+"""Attention-based differentiable architecture search in JAX/Flax: the public names."""

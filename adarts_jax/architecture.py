@@ -1,0 +1,106 @@
+"""Architecture parameters: a pytree of their own, never inside the network's variables.
+
+No network code here: this module knows shapes and normalisations only.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from adarts_jax.space import topology
+
+CellType = Literal["normal", "reduce"]
+
+
+@struct.dataclass
+class ArchitectureParams:
+    """Logits that the search trains, shared by all cells of a type.
+
+    Attributes:
+      alpha_normal: (edge, op) logits over the primitives of each edge, normal cells.
+      alpha_reduce: the same for reduction cells.
+      beta_normal: (edge,) logits over the incoming edges of a node; None where the
+        method has no edge normalization.
+      beta_reduce: the same for reduction cells.
+    """
+
+    alpha_normal: PyTree
+    alpha_reduce: PyTree
+    beta_normal: PyTree = None
+    beta_reduce: PyTree = None
+
+    def alpha(self, cell_type: CellType) -> Float[Array, "edge op"]:
+        """Return the alpha logits of one cell type."""
+        return self.alpha_reduce if cell_type == "reduce" else self.alpha_normal
+
+    def beta(self, cell_type: CellType) -> Float[Array, " edge"] | None:
+        """Return the beta logits of one cell type, None without edge normalization."""
+        return self.beta_reduce if cell_type == "reduce" else self.beta_normal
+
+
+def init_architecture(
+    key: PRNGKeyArray,
+    *,
+    num_primitives: int,
+    num_nodes: int = 4,
+    edge_normalization: bool = True,
+    biased_primitive: int | None = None,
+    scale: float = 1e-3,
+) -> ArchitectureParams:
+    """Draw architecture parameters.
+
+    Plain initialisation: ``scale * N(0, 1)`` for every tensor. Biased initialisation
+    (alpha-ADARTS): ``alpha = scale * t`` with ``t = 0.5 * N(0, 1)`` except that column
+    ``biased_primitive`` of ``t`` is 1. Betas are always plain.
+
+    Args:
+      key: random key.
+      num_primitives: number of candidate operations per edge.
+      num_nodes: intermediate nodes of a cell.
+      edge_normalization: whether the method has betas.
+      biased_primitive: index of the favoured primitive, None for the plain start.
+      scale: standard deviation of the plain start.
+
+    Returns:
+      Float32 parameters with ``topology.num_edges(num_nodes)`` edges.
+    """
+    edges = topology.num_edges(num_nodes)
+    keys = jax.random.split(key, 4)
+
+    def alpha(k: PRNGKeyArray) -> Float[Array, "edge op"]:
+        noise = jax.random.normal(k, (edges, num_primitives), jnp.float32)
+        if biased_primitive is None:
+            return scale * noise
+        return scale * (0.5 * noise).at[:, biased_primitive].set(1.0)
+
+    def beta(k: PRNGKeyArray) -> Float[Array, " edge"] | None:
+        if not edge_normalization:
+            return None
+        return scale * jax.random.normal(k, (edges,), jnp.float32)
+
+    return ArchitectureParams(
+        alpha(keys[0]), alpha(keys[1]), beta(keys[2]), beta(keys[3])
+    )
+
+
+def op_weights(alpha: Float[Array, "edge op"]) -> Float[Array, "edge op"]:
+    """Softmax over the primitives of each edge (``none`` takes part)."""
+    return jax.nn.softmax(alpha, axis=-1)
+
+
+def edge_weights(beta: Float[Array, " edge"]) -> Float[Array, " edge"]:
+    """Softmax over the incoming edges of each node (PC-DARTS edge normalization)."""
+    num_nodes = topology.num_nodes(beta.shape[0])
+    slices = [topology.incoming_edges(node) for node in range(num_nodes)]
+    return jnp.concatenate([jax.nn.softmax(beta[s]) for s in slices])
+
+
+def entropy(
+    weights: Float[Array, "edge op"] | Float[Array, " edge"],
+) -> Float[Array, ""]:
+    """Mean entropy of op weights, in nats; 0 when every edge has decided."""
+    safe = jnp.where(weights > 0, weights, 1.0)
+    return -(weights * jnp.log(safe)).sum(-1).mean()

@@ -1,0 +1,22 @@
+"""The one exception that means "the user can fix this"."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake of the caller: says what was wrong, which value, and the way out.
+
+    Programs print it as one line ``error: ...`` and exit with status 2; the message
+    must therefore be a single line that makes sense without a traceback.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string.
+
+    >>> did_you_mean("epoch", ["epochs", "seed"])
+    "; did you mean 'epochs'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
