@@ -1,0 +1,1 @@
+"""What can be searched: integers and strings. Nothing in this package uses JAX."""
