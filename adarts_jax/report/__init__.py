@@ -1,0 +1,1 @@
+"""Pictures and reports of a run. Importing this package does not import matplotlib."""

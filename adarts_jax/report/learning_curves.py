@@ -1,0 +1,187 @@
+"""Draw the course of a search or a training run from its ``metrics.jsonl``.
+
+Reads and draws only; what the quantities mean is decided where they are written.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from adarts_jax.report import figures
+
+Record = Mapping[str, Any]
+
+
+class Panel(NamedTuple):
+    """One diagram: every quantity whose key contains one of the words.
+
+    Attributes:
+      title: heading, with the unit.
+      words: parts of keys.
+      is_share: the values are in [0, 1] and shown in percent.
+    """
+
+    title: str
+    words: tuple[str, ...]
+    is_share: bool = False
+
+
+PANELS: Final = (
+    Panel("Loss (nats)", ("loss",)),
+    Panel("Accuracy", ("accuracy", "top1"), is_share=True),
+    Panel("Entropy of the architecture weights (nats)", ("entropy",)),
+    Panel("Share in the genotype", ("skip", "pool", "none"), is_share=True),
+)
+
+_PANEL_SIZE: Final = (5.6, 3.5)  # inches
+_COLOURS: Final = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
+_WARMUP: Final = "#f4f0e6"
+_FEW_EPOCHS: Final = 20  # so few get markers; a single epoch would be invisible
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Read the records of a ``metrics.jsonl``.
+
+    A last line that was cut off, by a crash or because the run is writing it right
+    now, is left out.
+
+    Args:
+      path: the file.
+
+    Returns:
+      One dictionary per line, in order.
+
+    Raises:
+      ValueError: a line other than the last is not a JSON object; names the line.
+      FileNotFoundError: there is no such file.
+    """
+    lines = Path(path).read_text("utf-8", errors="replace").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        records.append(record)
+    return records
+
+
+def draw_learning_curves(
+    records: Sequence[Record],
+    path_stem: str | Path,
+    *,
+    warmup_epochs: int = 0,
+) -> list[str]:
+    """Write the curves over the epochs as ``<path_stem>.svg`` and ``.png``.
+
+    Quantities that no record has are left out, and so are panels without quantities.
+    A value that is null or not finite leaves a gap. Records of the same epoch are
+    merged, the later one wins; records without an epoch are passed over.
+
+    Args:
+      records: what `read_metrics` returns.
+      path_stem: path without suffix; missing folders are made.
+      warmup_epochs: epochs in which only the weights are trained, shaded.
+
+    Returns:
+      The titles of the panels drawn; nothing is written when there are none.
+    """
+    epochs, series = epoch_series(records)
+    chosen = [(panel, select_keys(panel, series)) for panel in PANELS]
+    chosen = [(panel, keys) for panel, keys in chosen if keys]
+    if not chosen:
+        return []
+    with figures.picture_style():
+        rows = math.ceil(len(chosen) / 2)
+        columns = min(len(chosen), 2)
+        size = (columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1])
+        figure = Figure(figsize=size)
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+        for place, (panel, keys) in enumerate(chosen, start=1):
+            axes = figure.add_subplot(rows, columns, place)
+            _draw_panel(axes, panel, epochs, {key: series[key] for key in keys})
+            _shade_warmup(axes, epochs, warmup_epochs)
+        figures.save_picture(figure, path_stem)
+    return [panel.title for panel, _ in chosen]
+
+
+def epoch_series(
+    records: Sequence[Record],
+) -> tuple[list[int], dict[str, list[float]]]:
+    """Turn records into the epochs seen and, per quantity, one value per epoch.
+
+    >>> epoch_series([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": None}])
+    ([0, 1], {'loss': [2.0, nan]})
+    """
+    merged: dict[int, dict[str, float]] = {}
+    for record in records:
+        epoch = record.get("epoch")
+        if isinstance(epoch, int):
+            merged.setdefault(epoch, {}).update(
+                {key: _number(value) for key, value in record.items()}
+            )
+    epochs = sorted(merged)
+    keys = dict.fromkeys(key for epoch in epochs for key in merged[epoch])
+    series = {key: [merged[e].get(key, math.nan) for e in epochs] for key in keys}
+    return epochs, {key: values for key, values in series.items() if key != "epoch"}
+
+
+def _number(value: object) -> float:
+    """Return a finite number, or not-a-number for everything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else math.nan
+    return math.nan
+
+
+def select_keys(panel: Panel, series: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the keys of a panel that have at least one value, in order."""
+    return [
+        key
+        for key, values in series.items()
+        if any(word in key for word in panel.words)
+        and not all(math.isnan(value) for value in values)
+    ]
+
+
+def _draw_panel(
+    axes: Axes,
+    panel: Panel,
+    epochs: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+) -> None:
+    """Draw one diagram: normal cells solid, reduction cells dashed in like colour."""
+    marker = "o" if len(epochs) <= _FEW_EPOCHS else ""
+    colours: dict[str, str] = {}
+    for key, values in series.items():
+        twin = key.replace("reduce", "normal")
+        colour = colours.setdefault(twin, _COLOURS[len(colours) % len(_COLOURS)])
+        dashes = "-" if key == twin else (0, (4, 1.5))
+        axes.plot(epochs, values, label=key, color=colour, ls=dashes, marker=marker)
+    axes.set_title(panel.title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if panel.is_share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.17), ncols=2, fontsize=8)
+
+
+def _shade_warmup(axes: Axes, epochs: Sequence[int], warmup_epochs: int) -> None:
+    """Shade the epochs before the first architecture step."""
+    left, right = epochs[0] - 0.5, epochs[-1] + 0.5
+    axes.set_xlim(left, right)
+    end = min(warmup_epochs - 0.5, right)
+    if end > left:
+        axes.axvspan(left, end, color=_WARMUP, lw=0, zorder=0)
+        place = axes.get_xaxis_transform()
+        x = left + 0.01 * (right - left)
+        axes.text(x, 0.03, "warm-up", size=8, color=figures.MUTED, transform=place)
