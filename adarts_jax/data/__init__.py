@@ -1,0 +1,1 @@
+"""Image data: sources, splits, and augmentation on the device."""

@@ -1,0 +1,160 @@
+"""Weight split and architecture split: two disjoint parts of the *training* set.
+
+Indices only; no image is touched here, and no test set ever comes in.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from adarts_jax.errors import UserError
+
+FORMAT = "adarts-splits/1"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchSplits:
+    """Which training images train the weights and which the architecture.
+
+    Attributes:
+      num_examples: images of the training set the indices point into.
+      weight_indices: int32, ascending.
+      architecture_indices: int32, ascending; none of them a weight index.
+    """
+
+    num_examples: int
+    weight_indices: np.ndarray
+    architecture_indices: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the promises above.
+
+        Raises:
+          UserError: an empty split, an index out of range or used twice.
+        """
+        both = np.concatenate([self.weight_indices, self.architecture_indices])
+        if not (len(self.weight_indices) and len(self.architecture_indices)):
+            raise UserError(
+                f"{len(self.weight_indices)} images for the weights and "
+                f"{len(self.architecture_indices)} for the architecture: each split "
+                "needs some; use more images or another weight_fraction"
+            )
+        if both.min() < 0 or both.max() >= self.num_examples:
+            raise UserError(
+                f"split index {both.max() if both.min() >= 0 else both.min()} is out "
+                f"of range for {self.num_examples} training images; use the splits "
+                "with the data they were made for"
+            )
+        if len(np.unique(both)) != len(both):
+            raise UserError(
+                "an image appears twice in the weight and architecture splits; "
+                "they must be disjoint"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the splits as JSON; the same splits give the same bytes."""
+        record = {
+            "format": FORMAT,
+            "num_examples": self.num_examples,
+            "weight_indices": self.weight_indices.tolist(),
+            "architecture_indices": self.architecture_indices.tolist(),
+        }
+        path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "SearchSplits":
+        """Read splits written by `save`.
+
+        Args:
+          path: JSON file.
+
+        Returns:
+          The splits, checked again.
+
+        Raises:
+          UserError: no such file, or not a file of splits.
+        """
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["format"] != FORMAT:
+                raise UserError(
+                    f"{str(path)!r} has format {record['format']!r}, not {FORMAT!r}"
+                )
+            return cls(
+                num_examples=int(record["num_examples"]),
+                weight_indices=_as_indices(record["weight_indices"]),
+                architecture_indices=_as_indices(record["architecture_indices"]),
+            )
+        except UserError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+            raise UserError(
+                f"{str(path)!r} is not a file of search splits "
+                f"({type(error).__name__}); start the run again to write a new one"
+            ) from error
+
+
+def search_splits(
+    num_examples: int,
+    *,
+    weight_fraction: float = 0.5,
+    seed: int | None,
+    limit: int | None = None,
+) -> SearchSplits:
+    """Divide the training set between the weights and the architecture.
+
+    With a seed the images are drawn at random: data sets ordered by class (every
+    folder) would otherwise show the weights one half of the classes and the
+    architecture the other. Not stratified: with hundreds of images per class the
+    proportions come out even by themselves, and the papers do not stratify either.
+
+    Differs from the original: with ``seed=None`` the division is positional as in the
+    published code (the first part trains the weights); there it is the only way.
+
+    Args:
+      num_examples: images in the training set.
+      weight_fraction: share of the images that train the weights, between 0 and 1.
+      seed: seed of the drawing, 0 to 2**32 - 1; None for the positional division.
+      limit: use only this many images (drawn with the seed, else the first ones), to
+        cut a run down; None uses all. PC-DARTS on ImageNet is ``limit`` = 12.5 % of
+        the images with ``weight_fraction=0.8``.
+
+    Returns:
+      Disjoint splits.
+
+    Raises:
+      UserError: a fraction or limit that leaves a split empty, or more than there is.
+
+    References:
+      Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019, A.1.1.
+    """
+    if not 0 < weight_fraction < 1:
+        raise UserError(
+            f"weight_fraction={weight_fraction} must lie between 0 and 1, such as 0.5"
+        )
+    if limit is not None and not 2 <= limit <= num_examples:
+        raise UserError(
+            f"limit={limit} images: choose from 2 to {num_examples}, the size of the "
+            "training set"
+        )
+    used = num_examples if limit is None else limit
+    order = np.arange(num_examples, dtype=np.int32)
+    if seed is not None:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed={seed} must lie between 0 and {2**32 - 1}")
+        # RandomState: NumPy promises never to change what it draws.
+        order = np.random.RandomState(seed).permutation(order)
+    boundary = int(weight_fraction * used)
+    return SearchSplits(
+        num_examples=num_examples,
+        weight_indices=np.sort(order[:boundary]),
+        architecture_indices=np.sort(order[boundary:used]),
+    )
+
+
+def _as_indices(values: list[int]) -> np.ndarray:
+    if not isinstance(values, list) or any(type(value) is not int for value in values):
+        raise TypeError("not a list of integers")
+    return np.array(values, np.int32)
