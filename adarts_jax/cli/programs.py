@@ -1,0 +1,42 @@
+"""How a program ends: one line on stderr and an exit status."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from adarts_jax.engine.outcomes import RunStopped
+from adarts_jax.errors import UserError
+
+
+def run_program(
+    run: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
+) -> int:
+    """Run a program and turn every expected end into one line and a status.
+
+    Args:
+      run: takes the arguments; returns on success.
+      argv: arguments; None for those of the process.
+
+    Returns:
+      0 on success, 2 for a mistake the user can fix, 130 or 143 after a signal, 1 when
+      the run failed. Anything unexpected passes through with its traceback.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # progress notes of Orbax
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        _say(f"error: {error}")
+        return 2
+    except RunStopped as stop:
+        _say(f"{stop.label}: {stop}")
+        return stop.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted: nothing new was saved")
+        return 130
+    return 0
+
+
+def _say(message: str) -> None:
+    """Write one line to stderr."""
+    sys.stderr.write(" ".join(message.split()) + "\n")

@@ -1,0 +1,215 @@
+"""Typed configurations: schema and validation only.
+
+Nothing is read, built or run here. The text under a field becomes its ``--help`` text.
+Library functions take plain arguments; only programs and loops see these models.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adarts_jax.space import topology
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Base of all configurations: immutable, hashable, no unknown field."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+class DataConfig(Settings):
+    """Images and how they are divided, augmented and normalised."""
+
+    source: Literal["digits", "tfds", "folder", "npz"] = "digits"
+    """digits (built in), tfds (prepared TensorFlow Datasets), folder
+    (data_dir/train/class/*.png|jpg) or npz (arrays)"""
+    name: str | None = None
+    """which data set in data_dir, such as cifar10 for tfds"""
+    data_dir: str | None = None
+    """where the data is: a folder, or the file for npz"""
+    image_size: Count | None = None
+    """side in pixels to which images are stretched; none keeps their size"""
+    channels: Literal[1, 3] | None = None
+    """1 (luminance) or 3 (RGB); none keeps what the data has"""
+    num_examples: Annotated[int, Field(ge=2)] | None = None
+    """use only this many training images, for a short run; none uses all"""
+    weight_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """share of the training images that trains the weights; the rest trains the
+    architecture"""
+    split: Literal["random", "positional"] = "random"
+    """random (drawn with the seed) or positional (first images train the weights, as
+    in the published code)"""
+    pad: Pixels = 1
+    """zero padding before the random crop, pixels per side; 0 for no crop"""
+    flip: bool = False
+    """mirror half of the images, true or false"""
+    cutout_size: Pixels = 0
+    """side of the square blanked out in every image, pixels; 0 for none"""
+    normalization: Literal["dataset", "cifar10"] = "dataset"
+    """mean and deviation: of the training images (dataset) or the published numbers of
+    CIFAR-10"""
+
+
+class NetworkConfig(Settings):
+    """Size of the search network."""
+
+    init_channels: Count = 8
+    """channels of the first cell; doubled at every reduction cell"""
+    num_cells: Count = 3
+    """cells in a row; those at one and at two thirds reduce the resolution"""
+    channel_divisor: Count | Annotated[tuple[Count, ...], Field(min_length=1)] = 4
+    """K: one in K channels of an edge enters the operations; one number, or one per
+    cell such as 16,8,4,4,4,4,2,1"""
+
+
+class WeightsConfig(Settings):
+    """SGD of the network weights; the learning rate falls as a cosine per epoch."""
+
+    learning_rate: Positive = 0.025
+    """at the first epoch, per step"""
+    min_learning_rate: NotNegative = 0.0
+    """where the cosine ends, per step"""
+    momentum: Share = 0.9
+    """share of the previous update that is kept"""
+    weight_decay: NotNegative = 3e-4
+    """L2 penalty, added to the gradient after clipping"""
+    gradient_clip: Positive | None = 5.0
+    """largest global norm of the gradient; none for no clipping"""
+
+
+class ArchitectureConfig(Settings):
+    """Adam of the architecture parameters."""
+
+    learning_rate: Positive = 6e-4
+    """constant, per step"""
+    betas: tuple[Share, Share] = (0.5, 0.999)
+    """decay of the two moments, such as 0.5,0.999"""
+    weight_decay: NotNegative = 1e-3
+    """L2 penalty, added to the gradient before the moments"""
+    gradient_clip: Positive | None = None
+    """largest global norm of the gradient; none for no clipping"""
+    initialization: Literal["biased", "plain"] = "biased"
+    """biased (towards sep_conv_5x5) or plain (small normal numbers)"""
+
+
+class CompatConfig(Settings):
+    """Oddities of the published code; the defaults are the intended behaviour."""
+
+    lr_index: Literal["epoch", "next_epoch"] = "epoch"
+    """next_epoch shifts the cosine by one, as the published search ran with newer
+    PyTorch: the first rate is skipped and the last epoch has the minimum"""
+
+
+class SearchConfig(Settings):
+    """One architecture search. The defaults are the recipe ``configs/digits.toml``."""
+
+    method: Literal["alpha_adarts"] = "alpha_adarts"
+    """search method"""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
+    """of everything random in the run"""
+    epochs: Count = 12
+    """passes over the weight split"""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 4
+    """first epochs, in which only the weights are trained"""
+    batch_size: Count = 32
+    """images per step, for the weights and again for the architecture"""
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    weights: WeightsConfig = WeightsConfig()
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    compat: CompatConfig = CompatConfig()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs} must be smaller than epochs = "
+                f"{self.epochs}, or the architecture is never trained; try "
+                f"warmup_epochs = {self.epochs // 5}"
+            )
+        if self.weights.min_learning_rate > self.weights.learning_rate:
+            raise ValueError(
+                f"weights.min_learning_rate = {self.weights.min_learning_rate} must "
+                f"not exceed weights.learning_rate = {self.weights.learning_rate}"
+            )
+        _check_data(self.data)
+        _check_channels(self.network)
+        return self
+
+
+def _check_data(data: DataConfig) -> None:
+    if data.source == "tfds" and not data.name:
+        raise ValueError("data.source = tfds needs data.name, such as cifar10")
+    if data.source in ("folder", "npz") and not data.data_dir:
+        raise ValueError(
+            f"data.source = {data.source} needs data.data_dir, the place of the data"
+        )
+
+
+def _check_channels(network: NetworkConfig) -> None:
+    """Check that every cell can be divided, and that halves exist where needed."""
+    divisors = network.channel_divisor
+    if isinstance(divisors, tuple) and len(divisors) != network.num_cells:
+        raise ValueError(
+            f"network.channel_divisor = {','.join(map(str, divisors))} has "
+            f"{len(divisors)} entries but network.num_cells = {network.num_cells}; "
+            "give one per cell, or a single number"
+        )
+    channels = network.init_channels
+    problem = _channel_problem(channels, network)
+    if problem is None:
+        return
+    below = (c for c in range(channels - 1, 0, -1) if not _channel_problem(c, network))
+    above = (
+        c
+        for c in range(channels + 1, channels + 2**12)
+        if not _channel_problem(c, network)
+    )
+    fitting = [str(c) for c in (next(below, None), next(above, None)) if c]
+    way_out = f"try {' or '.join(fitting)}" if fitting else "use a smaller divisor"
+    raise ValueError(f"network.init_channels = {channels} {problem}; {way_out}")
+
+
+def _channel_problem(init_channels: int, network: NetworkConfig) -> str | None:
+    """Return what is wrong with a width, None where it fits every cell."""
+    for cell, width, divisor, reduction in _cells(init_channels, network):
+        if width % divisor:
+            return (
+                f"must be divisible by network.channel_divisor = {divisor} in every "
+                f"cell (cell {cell} has {width} channels)"
+            )
+        if reduction and (width // divisor) % 2:
+            return (
+                f"leaves {width // divisor} channels for the operations of reduction "
+                f"cell {cell} (network.channel_divisor = {divisor}), which must be even"
+            )
+    return None
+
+
+def _cells(
+    init_channels: int, network: NetworkConfig
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield position, channels, divisor and whether it reduces, for every cell."""
+    divisor = network.channel_divisor
+    reductions = topology.reduction_cells(network.num_cells)
+    width = init_channels
+    for cell in range(network.num_cells):
+        width *= 2 if cell in reductions else 1
+        yield (
+            cell,
+            width,
+            divisor[cell] if isinstance(divisor, tuple) else divisor,
+            cell in reductions,
+        )

@@ -1,0 +1,223 @@
+"""Checkpoints: the whole state of training on disk, by Orbax.
+
+The only module that knows Orbax. A state of thousands of small arrays is packed into
+one vector per type: saving 3000 arrays one by one takes seconds of a CPU, packed a
+tenth of one. Whole arrays on one host are assumed.
+"""
+
+import logging
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from adarts_jax.errors import UserError
+
+FORMAT = "adarts-checkpoint/1"
+KEEP = 3
+
+# What Orbax and the readers below it raise on missing, cut or altered files.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError)
+
+_logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Saves states by step number and finds the newest one that is intact.
+
+    A context: leaving it waits until everything is written.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = KEEP):
+        """Open a directory of checkpoints.
+
+        Args:
+          directory: made if missing.
+          keep: how many of the newest are kept.
+        """
+        import orbax.checkpoint as ocp
+
+        self._directory = directory.absolute()
+        self._orbax = ocp
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=True
+            ),
+        )
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish writing."""
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Return the step numbers of all checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Save a state; writing goes on in the background.
+
+        The arrays are copied first and may be given away (donated) at once. A step
+        that is already saved is left as it is.
+
+        Args:
+          step: number of steps done, higher than any saved before.
+          tree: any pytree of arrays.
+
+        Raises:
+          RuntimeError: Orbax refused.
+        """
+        if step in self.steps():
+            return
+        vectors, leaves = _pack(tree)
+        meta = {"format": FORMAT, "leaves": leaves, "crc32": _checksums(vectors)}
+        args = self._orbax.args
+        saved = self._manager.save(
+            step,
+            args=args.Composite(
+                state=args.StandardSave(vectors), meta=args.JsonSave(meta)
+            ),
+        )
+        if not saved:
+            raise RuntimeError(f"Orbax did not save step {step}")
+
+    def wait(self) -> None:
+        """Wait until everything is written."""
+        self._manager.wait_until_finished()
+
+    def restore(self, template: PyTree) -> tuple[int, PyTree]:
+        """Load the newest intact checkpoint.
+
+        Damaged ones that are newer are reported and deleted, so that their steps can
+        be saved again.
+
+        Args:
+          template: tree of ``ShapeDtypeStruct`` or arrays, as `save` was given.
+
+        Returns:
+          Step number and state, as arrays on the default device.
+
+        Raises:
+          UserError: no checkpoint, none intact, or one of another format or with
+            other names, shapes or types (all listed).
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(
+                f"no checkpoint in {str(self._directory)!r}: nothing was saved yet; "
+                "start again with --overwrite instead of --resume"
+            )
+        damaged = []
+        for step in reversed(steps):
+            try:
+                tree = self._read(step, template)
+            except UserError:
+                raise
+            except _DAMAGE as error:
+                reason = " ".join(str(error).split())[:200]
+                _logger.warning("checkpoint of step %d is damaged (%s)", step, reason)
+                damaged.append(step)
+                continue
+            for bad in damaged:
+                self._manager.delete(bad)
+            if damaged:
+                _logger.warning("continuing from step %d instead", step)
+            return step, tree
+        raise UserError(
+            f"all {len(steps)} checkpoints in {str(self._directory)!r} are damaged; "
+            "restore the directory from a copy, or start again with --overwrite"
+        )
+
+    def _read(self, step: int, template: PyTree) -> PyTree:
+        args = self._orbax.args
+        meta = self._load(step, meta=args.JsonRestore())["meta"]
+        leaves = _check_meta(meta, template, step)
+        sizes: dict[str, int] = {}
+        for _, dtype, shape in leaves:
+            sizes[dtype] = sizes.get(dtype, 0) + int(np.prod(shape))
+        empty = {dtype: np.zeros(size, dtype) for dtype, size in sizes.items()}
+        vectors = self._load(step, state=args.StandardRestore(empty))["state"]
+        if _checksums(vectors) != meta["crc32"]:
+            raise ValueError("checksum differs")
+        return _unpack(vectors, template)
+
+    def _load(self, step: int, **items: Any) -> Any:
+        args = self._orbax.args.Composite(**items)
+        return self._manager.restore(step, args=args)
+
+
+def _describe(tree: PyTree) -> list[list[Any]]:
+    """Return [path, type, shape] of every leaf, in the order of the tree."""
+    return [
+        [jax.tree_util.keystr(path), str(np.dtype(leaf.dtype)), list(leaf.shape)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def _pack(tree: PyTree) -> tuple[dict[str, np.ndarray], list[list[Any]]]:
+    """Copy all leaves to the host, into one vector per type."""
+    leaves = jax.device_get(jax.tree.leaves(tree))
+    groups: dict[str, list[np.ndarray]] = {}
+    for leaf in leaves:
+        groups.setdefault(str(leaf.dtype), []).append(np.ravel(leaf))
+    vectors = {dtype: np.concatenate(group) for dtype, group in groups.items()}
+    return vectors, _describe(tree)
+
+
+def _unpack(vectors: dict[str, np.ndarray], template: PyTree) -> PyTree:
+    position = dict.fromkeys(vectors, 0)
+    leaves = []
+    for _, dtype, shape in _describe(template):
+        start = position[dtype]
+        position[dtype] = stop = start + int(np.prod(shape))
+        leaves.append(np.reshape(vectors[dtype][start:stop], shape))
+    # Copies of our own: the slices above share memory that training would give away.
+    arrays = [jax.numpy.array(leaf, copy=True) for leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(template), arrays)
+
+
+def _checksums(vectors: dict[str, np.ndarray]) -> dict[str, int]:
+    return {name: zlib.crc32(np.asarray(v).data) for name, v in sorted(vectors.items())}
+
+
+def _check_meta(meta: dict[str, Any], template: PyTree, step: int) -> list[list[Any]]:
+    """Compare what was saved with what is wanted, all leaves in one message."""
+    if meta["format"] != FORMAT:
+        raise UserError(
+            f"checkpoint of step {step} has format {meta['format']!r}, this version "
+            f"reads {FORMAT!r}; start a new run"
+        )
+    saved = {path: (dtype, shape) for path, dtype, shape in meta["leaves"]}
+    wanted = {path: (dtype, shape) for path, dtype, shape in _describe(template)}
+    changes = [
+        f"{path}: {_shown(saved.get(path))} -> {_shown(wanted.get(path))}"
+        for path in dict.fromkeys([*saved, *wanted])
+        if saved.get(path) != wanted.get(path)
+    ]
+    if changes:
+        more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(
+            f"checkpoint of step {step} does not fit this run "
+            f"({', '.join(changes[:5])}{more}); start a new run"
+        )
+    return meta["leaves"]
+
+
+def _shown(leaf: tuple[str, list[int]] | None) -> str:
+    if leaf is None:
+        return "absent"
+    dtype, shape = leaf
+    return f"{dtype}[{','.join(map(str, shape))}]"

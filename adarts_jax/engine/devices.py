@@ -1,0 +1,153 @@
+"""What the program knows about accelerators: compiling, waiting, describing.
+
+No model and no data here.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import logging
+import os
+import platform
+import re
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled function.
+
+    Attributes:
+      call: takes arrays of the shapes it was compiled for.
+      compile_seconds: tracing and compiling (or reading from the cache), wall time.
+      memory_bytes: predicted peak of the device, arguments included; None where the
+        compiler does not say.
+    """
+
+    call: Callable[..., Any]
+    compile_seconds: float
+    memory_bytes: int | None
+
+
+def compile_ahead(function: Callable[..., Any], *shapes: PyTree) -> Program:
+    """Compile a jitted function before its first call.
+
+    Args:
+      function: result of ``jax.jit``.
+      *shapes: arguments, or ``ShapeDtypeStruct`` in their place.
+    """
+    start = time.perf_counter()
+    lowered = function.lower(*shapes)
+    # In a thread of its own, or a signal would wait until the compiler is done.
+    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="compile")
+    compiled = pool.submit(lowered.compile).result()
+    pool.shutdown()
+    seconds = time.perf_counter() - start
+    return Program(compiled, seconds, _predicted_memory(compiled))
+
+
+def wait_until_ready(tree: PyTree) -> None:
+    """Wait until all arrays are computed, open to signals all the while.
+
+    ``jax.block_until_ready`` would let a handler run only after the computation.
+    """
+    pause = 1e-4
+    for array in jax.tree.leaves(tree):
+        while not array.is_ready():
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+
+
+def describe_devices() -> dict[str, Any]:
+    """Return kind and number of devices and the driver, for the manifest."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "count": jax.device_count(),
+        "driver": " ".join(device.client.platform_version.split()),
+        "host_cpus": os.cpu_count(),
+    }
+
+
+def use_compilation_cache(place: str | None = None) -> Path | None:
+    """Keep compiled programs on disk, so that the next run starts quickly.
+
+    JAX trusts what it finds there, so the folder must be the user's alone; one that
+    others can write to, or that cannot be made, is not used (which is logged).
+    A folder chosen for JAX itself (``JAX_COMPILATION_CACHE_DIR``) stays in force.
+
+    Args:
+      place: folder, ``"off"``, or None for ``$ADARTS_CACHE``, else
+        ``~/.cache/adarts_jax/xla``.
+
+    Returns:
+      The folder in use; None for no cache.
+    """
+    place = place or os.environ.get("ADARTS_CACHE")
+    if place == "off":
+        jax.config.update("jax_compilation_cache_dir", None)
+        return None
+    chosen_for_jax = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if place is None and chosen_for_jax:
+        return Path(chosen_for_jax)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(place).expanduser() if place else base / "adarts_jax" / "xla"
+    try:
+        # Code for one processor may crash on another that mounts the same home.
+        folder = root / _processor()
+        for new in (root, folder):
+            new.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(new)
+    except OSError as error:
+        _logger.warning(
+            "compiled programs are not kept: %s (--compilation-cache chooses another "
+            "folder)",
+            error,
+        )
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def _check_private(folder: Path) -> None:
+    info = folder.stat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    if info.st_mode & others or (hasattr(os, "getuid") and info.st_uid != os.getuid()):
+        raise PermissionError(f"others may write to {str(folder)!r}; chmod 700 it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write to {str(folder)!r}")
+
+
+def _processor() -> str:
+    """Return a short name of the processor and its instruction set."""
+    features = platform.processor()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        found = re.search(r"^(flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        features = found[2] if found else features
+    except OSError:
+        pass  # not Linux
+    digest = hashlib.sha256(" ".join(sorted(features.split())).encode()).hexdigest()
+    return f"{platform.machine()}-{digest[:8]}"
+
+
+def _predicted_memory(compiled: Any) -> int | None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return int(
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )

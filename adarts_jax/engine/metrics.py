@@ -1,0 +1,60 @@
+"""``metrics.jsonl``: one record per epoch, each value a finite number or null."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from adarts_jax.engine import files
+from adarts_jax.engine.epoch import MetricSums
+
+# Clocks: the only values that differ between two runs of the same seed.
+TIME_PREFIX = "time/"
+
+
+class MetricLog:
+    """Appends records to a file and can take back those of unfinished work."""
+
+    def __init__(self, path: Path):
+        """Open a log; the file is made with the first record."""
+        self._path = path
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record; it is on the disk when this returns."""
+        text = json.dumps({k: _plain(v) for k, v in record.items()}, allow_nan=False)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all records; a last line that was cut by a crash is left out."""
+        if not self._path.is_file():
+            return []
+        lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
+        # What follows the last line end was never finished.
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def keep_before(self, epoch: int) -> None:
+        """Drop the records of this and later epochs, and a cut last line."""
+        kept = [json.dumps(r) + "\n" for r in self.records() if r["epoch"] < epoch]
+        files.write_text(self._path, "".join(kept))
+
+
+def means(metrics: MetricSums) -> dict[str, float]:
+    """Return the mean of every metric over the steps summed, from the device."""
+    host = jax.device_get(metrics)
+    return {name: float(total) / int(host.count) for name, total in host.sums.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value JSON knows; float32 as the shortest text that means it."""
+    if isinstance(value, float | np.floating):
+        number = float(str(value)) if isinstance(value, np.floating) else value
+        return number if math.isfinite(number) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,221 @@
+"""The directory of a run: its names, who may use it, and what is in it.
+
+Contents are written by those who make them; here are places, the lock and the rules
+of starting, resuming and overwriting.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from adarts_jax.engine import files
+from adarts_jax.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock
+    fcntl = None
+
+# What a run writes, and therefore what --overwrite may delete.
+_OWN = (
+    *("config.json", "manifest.json", "metrics.jsonl", "splits.json", "checkpoints"),
+    *("genotypes", "genotype.json", "architecture.npz", "cells", "report.html"),
+    *("*.svg", "*.png", ".*.tmp"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Places in a run directory, as in the contract of docs/design.md.
+
+    Attributes:
+      path: the directory.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Fully resolved config; can be passed as ``--config``."""
+        return self.path / "config.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, device, data, seed, commands."""
+        return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON record per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def splits(self) -> Path:
+        """Which training images train what."""
+        return self.path / "splits.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def architecture(self) -> Path:
+        """Final architecture weights, for the heat maps."""
+        return self.path / "architecture.npz"
+
+    @property
+    def genotype(self) -> Path:
+        """The result; written last."""
+        return self.path / "genotype.json"
+
+    def epoch_genotype(self, epoch: int) -> Path:
+        """Genotype at the end of an epoch."""
+        return self.path / "genotypes" / f"epoch_{epoch:03d}.json"
+
+
+def default_place(recipe: str) -> Path:
+    """Return ``runs/<date>-<recipe>``, the date with the time of day."""
+    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{recipe or 'digits'}"
+
+
+def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check, before any work, that a run may start in a directory.
+
+    Raises:
+      UserError: the directory exists and neither flag is given, there is nothing to
+        resume, or what would be overwritten is not a run.
+    """
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other; give one")
+    shown = repr(str(place))
+    if resume:
+        if not RunDirectory(place).config.is_file():
+            raise UserError(
+                f"--resume: no run in {shown} (no config.json); start it without "
+                "--resume, or name its directory with --out"
+            )
+        if not any(RunDirectory(place).checkpoints.glob("[0-9]*")):
+            raise UserError(
+                f"--resume: nothing was saved yet in {shown}; start again with "
+                "--overwrite"
+            )
+        return
+    if not os.path.lexists(place):
+        return
+    if not place.is_dir():
+        raise UserError(f"{shown} is a file, not a directory; choose another --out")
+    if not overwrite:
+        raise UserError(
+            f"{shown} exists; use --resume to continue the run in it, --overwrite to "
+            "replace it, or another --out"
+        )
+    own = {entry for pattern in _OWN for entry in place.glob(pattern)}
+    foreign = sorted(entry.name for entry in place.iterdir() if entry not in own)
+    if foreign and not RunDirectory(place).config.is_file():
+        raise UserError(
+            f"--overwrite: {shown} is no run directory, it holds {foreign[0]!r}; choose "
+            "another --out"
+        )
+
+
+def check_config(run: RunDirectory, config: Mapping[str, Any]) -> None:
+    """Check that a run to resume was started with the same config.
+
+    Args:
+      run: the run.
+      config: JSON form of the config that is now asked for.
+
+    Raises:
+      UserError: a field differs; the message shows saved and asked values.
+    """
+    try:
+        saved = json.loads(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {str(run.config)!r}: {error}") from error
+    old, new = dict(_flat(saved)), dict(_flat(config))
+    changes = [
+        f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name, ...) != new.get(name, ...)
+    ]
+    if changes:
+        raise UserError(
+            f"--resume: the run in {str(run.path)!r} has another config ("
+            f"{', '.join(changes)}); leave these options out, or start a new run"
+        )
+
+
+@contextlib.contextmanager
+def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
+    """Make a directory this process's own until the end of the context.
+
+    The lock is on the open directory itself, so a crash leaves nothing behind.
+
+    Args:
+      place: checked by `check_place`; made if missing.
+      overwrite: delete the files of a former run, and no others.
+
+    Raises:
+      UserError: the directory cannot be made, or another process has it.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        handle = os.open(place, os.O_RDONLY)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"cannot make directory {str(place)!r}: {reason}") from error
+    try:
+        _lock(handle, place)
+        if overwrite:
+            _delete_run(place)
+        (place / "genotypes").mkdir(exist_ok=True)
+        yield RunDirectory(place)
+    finally:
+        os.close(handle)
+
+
+def start(run: RunDirectory, config: Mapping[str, Any]) -> None:
+    """Write the config, the first file of a run."""
+    files.write_json(run.config, config)
+
+
+def _lock(handle: int, place: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is running in {str(place)!r}; wait for it or choose "
+            "another --out"
+        ) from error
+    except OSError:
+        pass  # a file system without locks, such as a mounted drive
+
+
+def _delete_run(place: Path) -> None:
+    for pattern in _OWN:
+        for entry in place.glob(pattern):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, member in value.items():
+        if isinstance(member, Mapping):
+            yield from _flat(member, f"{prefix}{name}.")
+        else:
+            yield prefix + name, member
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values[name]) if name in values else "absent"
