@@ -166,13 +166,15 @@ def test_betas_weigh_edges_but_not_operations():
     assert ops_and_sources(drawn, "darts") == expected[::-1]
 
 
-def test_betas_are_normalized_per_node():
-    """A large beta at another node must not outweigh the edges of this one."""
+def test_huge_logits_neither_overflow_nor_drown_other_nodes():
+    """A softmax over all edges would round the betas of the second node to zero."""
     alpha = np.zeros((5, 3))
     alpha[:, 1] = [0.5, 0.5, 0.1, 0.5, 0.2]
-    drawn = arch(alpha, np.array([9.0, 9.0, 0.0, 0.0, 0.0]))
+    drawn = arch(alpha, np.array([2000.0, 2000.0, 0.0, 0.0, 0.0]))
     sources = [source for _, source in ops_and_sources(drawn, "edge_weighted")]
     assert sources == [0, 1, 1, 2]
+    huge = one_node([[0.0, 5000.0, 4999.0], [0.0, 3000.0, 3003.0]])
+    assert ops_and_sources(huge) == [("skip_connect", 1), ("max_pool_3x3", 0)]
 
 
 def test_ties_go_to_the_lower_source_and_the_earlier_primitive():

@@ -58,6 +58,9 @@ def derived_network_cost(
       size: side, or (height, width), of an image in pixels; default 32, for the
         ImageNet stem 224. Of the parameters only ``GE_theta-plus`` depends on it.
 
+    Differs from the papers: DARTS prints 574M multiply-adds for ImageNet, but the
+    convolutions and the classifier of its released genotype have 530M.
+
     >>> from adarts_jax.space.published import PUBLISHED
     >>> derived_network_cost(PUBLISHED["darts_v2"]).parameters
     3349342
