@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from adarts_jax.errors import UserError
 from adarts_jax.report import figures
-from adarts_jax.report.cell_picture import INPUT_NAMES
+from adarts_jax.report.notation import INPUT_NAMES
 from adarts_jax.space import topology
 
 _SQUARE: Final = (0.6, 0.3)  # inches
@@ -58,13 +59,14 @@ def draw_alpha_heat_map(
       edge_weights: softmax of beta over the edges into each node, or None.
 
     Raises:
-      ValueError: the shapes do not fit each other, or no cell has that many edges.
+      UserError: the shapes do not fit each other.
+      ValueError: no cell has that many edges.
     """
     num_edges, num_ops = op_weights.shape
     if num_ops != len(primitives):
-        raise ValueError(f"{num_ops} columns of weights for {len(primitives)} names")
+        raise UserError(f"{num_ops} columns of weights for {len(primitives)} names")
     if edge_weights is not None and edge_weights.shape != (num_edges,):
-        raise ValueError(f"edge weights {edge_weights.shape} for {num_edges} edges")
+        raise UserError(f"edge weights {edge_weights.shape} for {num_edges} edges")
     names = edge_names(topology.num_nodes(num_edges))
     with figures.picture_style():
         num_columns = num_ops if edge_weights is None else num_ops + _GAP + 1

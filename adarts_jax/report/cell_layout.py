@@ -18,7 +18,7 @@ NODE_HEIGHT: Final = 0.42
 LANE_HEIGHT: Final = 0.16
 SPACING: Final = 0.24
 
-_STARTS: Final = 12
+_STARTS: Final = 24
 _SMOOTHING_ROUNDS: Final = 48
 _LANE_STIFFNESS: Final = 8.0
 _LARGEST_SHIFT: Final = 0.3
@@ -157,9 +157,7 @@ def _order_columns(
         for column in trial[1:] if start else ():
             shuffler.shuffle(column)
         _exchange_neighbours(trial, links)
-        gaps = range(len(links))
-        costs = [_gap_cost(trial, links, gap) for gap in gaps]
-        trials.append((tuple(map(sum, zip(*costs, strict=True))), start, trial))
+        trials.append((_cost(trial, links, range(len(links))), start, trial))
     return min(trials)[-1]
 
 
@@ -167,36 +165,32 @@ def _exchange_neighbours(
     columns: list[list[int]], links: Sequence[Sequence[Link]]
 ) -> None:
     """Swap neighbours in a column, in place, until no swap makes it better."""
-
-    def cost(c: int) -> tuple[int, float]:
-        gaps = [gap for gap in (c - 1, c) if gap < len(links)]
-        crossings, slants = zip(
-            *(_gap_cost(columns, links, g) for g in gaps), strict=True
-        )
-        return sum(crossings), sum(slants)
-
     improved = True
     while improved:
         improved = False
         for c, column in enumerate(columns[1:], start=1):
+            gaps = range(c - 1, min(c + 1, len(links)))
             for i in range(len(column) - 1):
-                before = cost(c)
+                before = _cost(columns, links, gaps)
                 column[i : i + 2] = column[i + 1], column[i]
-                if cost(c) < before:
+                if _cost(columns, links, gaps) < before:
                     improved = True
                 else:
                     column[i : i + 2] = column[i + 1], column[i]
 
 
-def _gap_cost(
-    columns: Sequence[Sequence[int]], links: Sequence[Sequence[Link]], gap: int
+def _cost(
+    columns: Sequence[Sequence[int]], links: Sequence[Sequence[Link]], gaps: range
 ) -> tuple[int, float]:
-    """Return (crossings, slant) of a gap; slant prefers straight lines among equals."""
-    left, right = columns[gap], columns[gap + 1]
-    ends = [(left.index(k.source), right.index(k.target)) for k in links[gap]]
-    crossings = sum((a - c) * (b - d) < 0 for a, b in ends for c, d in ends) // 2
-    slants = (abs((a + 0.5) / len(left) - (b + 0.5) / len(right)) for a, b in ends)
-    return crossings, round(sum(slants), 6)
+    """Return (crossings, slant) of gaps; slant prefers straight lines among equals."""
+    crossings, slant = 0, 0.0
+    for gap in gaps:
+        left, right = columns[gap], columns[gap + 1]
+        ends = [(left.index(k.source), right.index(k.target)) for k in links[gap]]
+        crossings += sum((a - c) * (b - d) < 0 for a, b in ends for c, d in ends) // 2
+        for a, b in ends:
+            slant += abs((a + 0.5) / len(left) - (b + 0.5) / len(right))
+    return crossings, round(slant, 6)
 
 
 def _assign_heights(layout: CellLayout) -> None:

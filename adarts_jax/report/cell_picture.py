@@ -14,23 +14,17 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
 from adarts_jax.report import cell_layout, figures
+from adarts_jax.report.notation import (
+    FAMILIES,
+    INPUT_NAMES,
+    OUTPUT_NAME,
+    operation_family,
+)
 from adarts_jax.space.genotype import Entry, Genotype
-from adarts_jax.space.operations import operation_kind
 from adarts_jax.space.topology import NUM_INPUTS
 
-# Family -> (legend, line, fill). The fills differ in grey as well.
-FAMILIES: Final = {
-    "convolution": ("convolution", "#2b6cb0", "#d6e6f7"),
-    "dilated": ("dilated convolution", "#2f855a", "#bfe5cf"),
-    "pool": ("pooling", "#c05621", "#fdebd9"),
-    "skip": ("skip connection", "#718096", "#f7f8fa"),
-    "none": ("none", "#a0aec0", "#ffffff"),
-    "attention": ("attention", "#6b46c1", "#e5dcf7"),
-}
 _ENDS: Final = (figures.INK, "#e4e7eb")
 _NODE: Final = (figures.INK, "#ffffff")
-INPUT_NAMES: Final = ("cₖ₋₂", "cₖ₋₁")
-OUTPUT_NAME: Final = "cₖ"
 
 _WIRE: Final = "#3e4c59"
 _OUTPUT_WIRE: Final = "#bcc5ce"
@@ -54,13 +48,6 @@ class _Column:
     operation: float
     attention: float
     right: float
-
-
-def operation_family(operation: str) -> str:
-    """Return the key of `FAMILIES` an operation is drawn with."""
-    if operation.startswith("dil_conv"):
-        return "dilated"
-    return operation_kind(operation)
 
 
 def draw_genotype(genotype: Genotype, directory: str | Path) -> None:
@@ -199,7 +186,7 @@ def _wire_colour(
     if not families:
         return _OUTPUT_WIRE
     one_kind = len(families) == 1 and len(operations) == len(uses)
-    return FAMILIES[families.pop()][1] if one_kind else _WIRE
+    return FAMILIES[families.pop()].line if one_kind else _WIRE
 
 
 def _draw_line(
@@ -234,7 +221,7 @@ def _draw_states(
             for port, entry in enumerate(nodes[state - NUM_INPUTS]):
                 label = y + layout.port(state, port)
                 right = column.left + column.operation + column.attention
-                colour = FAMILIES[operation_family(entry.op)][1]
+                colour = FAMILIES[operation_family(entry.op)].line
                 _draw_line(axes, (right, label), (left, y), colour)
                 _draw_label(axes, column, label, entry)
             box = (left, y - _NODE_WIDTH / 2, _NODE_WIDTH, _NODE_WIDTH)
@@ -257,7 +244,7 @@ def _draw_label(axes: Axes, column: _Column, y: float, entry: Entry) -> None:
 
 def _colours(family: str) -> tuple[str, str]:
     """Return the line and the fill of a family."""
-    return FAMILIES[family][1:]
+    return FAMILIES[family].line, FAMILIES[family].fill
 
 
 def _draw_box(
@@ -301,7 +288,7 @@ def _legend_places(entries: Sequence[Entry]) -> dict[str, float]:
 def _draw_legend(axes: Axes, places: dict[str, float], y: float) -> None:
     """Name the families that occur, on one line."""
     for family, right in places.items():
-        name = FAMILIES[family][0]
+        name = FAMILIES[family].name
         left = right - 0.29 - _LEGEND_CHARACTER * len(name)
         _draw_box(axes, (left, y - 0.07, 0.22, 0.14), _colours(family))
         axes.text(left + 0.29, y, name, size=8, va="center", color=figures.MUTED)

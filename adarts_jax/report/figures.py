@@ -39,6 +39,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 3.5,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "svg.fonttype": "none",  # text stays text: searchable, and labels can be tested
     "svg.hashsalt": "adarts-jax",
 }

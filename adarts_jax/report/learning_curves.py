@@ -1,21 +1,19 @@
-"""Draw the course of a search or a training run from its ``metrics.jsonl``.
+"""Draw the course of a search or a training run over its epochs.
 
-Reads and draws only; what the quantities mean is decided where they are written.
+Draws only; what the quantities mean is decided where they are written.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from adarts_jax.report import figures
-
-Record = Mapping[str, Any]
+from adarts_jax.report.metrics_file import Record, epoch_series
 
 
 class Panel(NamedTuple):
@@ -43,37 +41,6 @@ _PANEL_SIZE: Final = (5.6, 3.5)  # inches
 _COLOURS: Final = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
 _WARMUP: Final = "#f4f0e6"
 _FEW_EPOCHS: Final = 20  # so few get markers; a single epoch would be invisible
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read the records of a ``metrics.jsonl``.
-
-    A last line that was cut off, by a crash or because the run is writing it right
-    now, is left out.
-
-    Args:
-      path: the file.
-
-    Returns:
-      One dictionary per line, in order.
-
-    Raises:
-      ValueError: a line other than the last is not a JSON object; names the line.
-      FileNotFoundError: there is no such file.
-    """
-    lines = Path(path).read_text("utf-8", errors="replace").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        records.append(record)
-    return records
 
 
 def draw_learning_curves(
@@ -115,34 +82,6 @@ def draw_learning_curves(
     return [panel.title for panel, _ in chosen]
 
 
-def epoch_series(
-    records: Sequence[Record],
-) -> tuple[list[int], dict[str, list[float]]]:
-    """Turn records into the epochs seen and, per quantity, one value per epoch.
-
-    >>> epoch_series([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": None}])
-    ([0, 1], {'loss': [2.0, nan]})
-    """
-    merged: dict[int, dict[str, float]] = {}
-    for record in records:
-        epoch = record.get("epoch")
-        if isinstance(epoch, int):
-            merged.setdefault(epoch, {}).update(
-                {key: _number(value) for key, value in record.items()}
-            )
-    epochs = sorted(merged)
-    keys = dict.fromkeys(key for epoch in epochs for key in merged[epoch])
-    series = {key: [merged[e].get(key, math.nan) for e in epochs] for key in keys}
-    return epochs, {key: values for key, values in series.items() if key != "epoch"}
-
-
-def _number(value: object) -> float:
-    """Return a finite number, or not-a-number for everything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else math.nan
-    return math.nan
-
-
 def select_keys(panel: Panel, series: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the keys of a panel that have at least one value, in order."""
     return [
@@ -172,7 +111,13 @@ def _draw_panel(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.17), ncols=2, fontsize=8)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.17),
+        ncols=2,
+        fontsize=8,
+        handlelength=2.6,
+    )
 
 
 def _shade_warmup(axes: Axes, epochs: Sequence[int], warmup_epochs: int) -> None:
