@@ -5,7 +5,6 @@ Finds files and names classes; decoding is the business of `pictures`.
 
 import logging
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +99,12 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(classes.items()))
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (e for e in sorted(folder.iterdir()) if not e.name.startswith((".", "__")))
+def _visible(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot list {str(folder)!r}: {error.strerror}") from error
+    return [entry for entry in entries if not entry.name.startswith((".", "__"))]
 
 
 def _shorten(names: list[str], limit: int = 10) -> str:

@@ -79,7 +79,7 @@ def decode(
     except (Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise PictureError(" ".join(str(error).split())) from error
     except (ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        raise PictureError(f"damaged ({error})") from error
+        raise PictureError(f"damaged, {' '.join(str(error).split())}") from error
     if image_size is not None and flat.size != (image_size, image_size):
         flat = flat.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)

@@ -126,6 +126,17 @@ def test_black_padding_is_normalised_and_cutout_is_zero():
     assert all(found.any() for found in distance)
 
 
+def test_cutout_reaches_every_pixel():
+    white = jnp.full((400, 6, 8, 1), 255, jnp.uint8)
+    out = augment.augment(
+        jax.random.key(0), white, pad=0, flip=False, cutout_size=2, mean=(0,), std=(1,)
+    )
+    holes = (out == 0).mean(0)
+    assert holes.min() > 0
+    # The last row and column lie in fewer squares than the middle.
+    assert holes[1:-1, 1:-1].min() > 0.03
+
+
 def test_random_numbers_are_uniform():
     # A ramp over rows and columns makes every offset, flip and centre readable.
     ramp = np.zeros((4000, 8, 8, 1), np.uint8)

@@ -267,5 +267,10 @@ def test_empty_class_is_named(root):
     assert "picture of class 'bee' in" in error(root)
 
 
+def test_folder_that_cannot_be_listed(root):
+    with pytest.raises(UserError, match="cannot list"):
+        folder.list_pictures(root / "train" / "ant" / "0.png")
+
+
 def test_channels_are_checked(root):
     assert "channels=4" in error(root, channels=4)

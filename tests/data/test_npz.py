@@ -49,8 +49,10 @@ def test_splits_share_their_classes(tmp_path):
 
 def test_floating_point_becomes_levels(tmp_path):
     for kind in (np.float32, np.float64):
-        data = load(tmp_path, images=PIXELS.astype(kind) / 255, labels=LABELS)
-        np.testing.assert_array_equal(data.images, PIXELS)
+        for nudge in (0, 0.4, -0.4):
+            scaled = np.clip(PIXELS.astype(kind) + nudge, 0, 255) / 255
+            data = load(tmp_path, images=scaled, labels=LABELS)
+            np.testing.assert_array_equal(data.images, PIXELS)
 
 
 def test_grey_images_get_a_channel(tmp_path):
