@@ -119,11 +119,12 @@ def check_batch(num_examples: int, batch_size: int, what: str) -> None:
 
 
 def check_image_size(height: int, width: int, *, num_reductions: int = 2) -> None:
-    """Check that an image survives the halvings of the network.
+    """Check that an image can be halved as often as the network halves it.
 
-    Each reduction cell halves height and width, and one pixel must remain at the end,
-    so a side needs at least ``2 ** num_reductions`` pixels: 4 for the search network
-    and the CIFAR stem (two reductions), 32 for the ImageNet stem (three more).
+    Each reduction halves height and width, by taking even and odd pixels apart, so a
+    side must be a multiple of ``2 ** num_reductions``: 4, 8, 12, ... for the search
+    network and the CIFAR stem (two reductions; at the smallest size one pixel remains),
+    32, 64, ... for the ImageNet stem (three more).
 
     Args:
       height: pixels before the stem.
@@ -131,14 +132,21 @@ def check_image_size(height: int, width: int, *, num_reductions: int = 2) -> Non
       num_reductions: halvings of the resolution on the way to the last cell.
 
     Raises:
-      UserError: a side is too small.
+      UserError: a side is too small or leaves a remainder.
     """
-    smallest = 2**num_reductions
-    if min(height, width) < smallest:
+    unit = 2**num_reductions
+    if min(height, width) < unit:
         raise UserError(
             f"images of {height}x{width} pixels are too small for {num_reductions} "
-            f"reductions, which need at least {smallest}x{smallest}; "
-            f"set image_size={smallest} or more to enlarge them"
+            f"reductions, which need at least {unit}x{unit}; set image_size={unit} or "
+            "a larger multiple"
+        )
+    if height % unit or width % unit:
+        nearest = max(height, width) // unit * unit
+        raise UserError(
+            f"images of {height}x{width} pixels cannot be halved {num_reductions} "
+            f"times without remainder; set image_size={nearest} or another multiple "
+            f"of {unit}"
         )
 
 

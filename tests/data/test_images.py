@@ -73,9 +73,13 @@ def test_check_batch():
         images.check_batch(63, 64, "weight split")
 
 
-def test_check_image_size():
-    images.check_image_size(4, 4)
-    images.check_image_size(32, 32, num_reductions=5)
+def test_image_size_must_survive_the_reductions():
+    for height, width, reductions in ((4, 4, 2), (28, 8, 2), (224, 224, 5)):
+        images.check_image_size(height, width, num_reductions=reductions)
     for height, width, reductions in ((3, 32, 2), (32, 3, 2), (31, 32, 5)):
         with pytest.raises(UserError, match=f"{height}x{width} pixels are too small"):
             images.check_image_size(height, width, num_reductions=reductions)
+    for height, width in ((30, 32), (32, 30), (7, 7)):
+        with pytest.raises(UserError, match="without remainder; set image_size=") as e:
+            images.check_image_size(height, width)
+        assert "multiple of 4" in str(e.value)
