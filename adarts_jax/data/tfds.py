@@ -180,12 +180,14 @@ def _find_features(features: Mapping[str, Any], name: str) -> tuple[str, str]:
     """Return the keys of the image and of its class label."""
     from tensorflow_datasets import features as kinds
 
-    images = [key for key in features if isinstance(features[key], kinds.Image)]
-    labels = [key for key in features if isinstance(features[key], kinds.ClassLabel)]
+    # Sorted: features read from disk come in another order in every process.
+    keys = sorted(features)
+    images = [key for key in keys if isinstance(features[key], kinds.Image)]
+    labels = [key for key in keys if isinstance(features[key], kinds.ClassLabel)]
     if not images or not labels:
         raise UserError(
             f"TFDS data set {name!r} is not image classification: it has "
-            f"{', '.join(features)}; choose one with an image and a class label"
+            f"{', '.join(keys)}; choose one with an image and a class label"
         )
     # Where there are several, the usual names are meant.
     return (
