@@ -30,10 +30,12 @@ FLOORS = {
     "methods": 4,
     "torch_weights": 4,
     "bilevel": 5,
-    "engine": 6,
-    "report": 6,
+    # the sixth floor has steps: the engine reads configs and orders pictures, the
+    # command line knows how the engine can end
     "config": 6,
-    "cli": 6,
+    "report": 6,
+    "engine": 6.3,
+    "cli": 6.6,
     "search": PROGRAM,
     "convert": PROGRAM,
     "predict": PROGRAM,
@@ -153,7 +155,8 @@ def test_public_names_reach_programs_lazily():
         ("nn.layers", "from adarts_jax.edges import full", "floor 2 is not below"),
         ("nn.layers", "def f():\n  import adarts_jax.edges", "floor 2 is not below"),
         ("errors", "from adarts_jax.space import topology", "floor 0 is not below"),
-        ("config", "from adarts_jax import cli", "floor 6 is not below"),
+        ("config", "from adarts_jax import cli", "floor 6.6 is not below"),
+        ("report.page", "from adarts_jax import config", "floor 6 is not below"),
         ("edges.full", "import adarts_jax", "public names"),
         ("engine.epoch", "from adarts_jax import search", "a program"),
         ("report.page", "from adarts_jax.report import __main__", "a program"),
@@ -168,7 +171,7 @@ def test_public_names_reach_programs_lazily():
 )
 def test_policy_notices(name, source, complaint, monkeypatch):
     known = dict.fromkeys(
-        ["edges", "edges.full", "errors", "cli", "search", "report.__main__"]
+        ["edges", "edges.full", "errors", "cli", "config", "search", "report.__main__"]
     )
     monkeypatch.setattr(sys.modules[__name__], "MODULES", MODULES | known)
     assert any(complaint in found for found in violations(name, source))

@@ -34,7 +34,7 @@ PANELS: Final = (
     Panel("Loss (nats)", ("loss",)),
     Panel("Accuracy", ("accuracy", "top1"), is_share=True),
     Panel("Entropy of the architecture weights (nats)", ("entropy",)),
-    Panel("Share in the genotype", ("skip", "pool", "none"), is_share=True),
+    Panel("Share of operations", ("genotype/", "none_edges"), is_share=True),
 )
 
 _PANEL_SIZE: Final = (5.6, 3.5)  # inches

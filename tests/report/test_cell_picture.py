@@ -67,7 +67,7 @@ def test_pictures_do_not_depend_on_the_users_settings(tmp_path):
     import matplotlib
 
     cell_picture.draw_cell(ENTRIES, [2, 3], tmp_path / "one", "Cell")
-    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"font.size": 30, "savefig.facecolor": "red"}):
         cell_picture.draw_cell(ENTRIES, [2, 3], tmp_path / "two", "Cell")
         assert matplotlib.rcParams["font.size"] == 30
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()

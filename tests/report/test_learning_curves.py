@@ -19,6 +19,7 @@ RECORDS = [
         "architecture/loss": None if epoch < 2 else 1.5,
         "architecture/entropy_normal": 2.3,
         "genotype/normal/skip": 0.25,
+        "architecture/normal/none_edges": 0.5,
     }
     for epoch in range(5)
 ]
