@@ -12,6 +12,7 @@ import numpy as np
 
 from adarts_jax.engine import files
 from adarts_jax.engine.epoch import MetricSums
+from adarts_jax.errors import UserError
 
 # Clocks: the only values that differ between two runs of the same seed.
 TIME_PREFIX = "time/"
@@ -33,12 +34,19 @@ class MetricLog:
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """Return all records; a last line that was cut by a crash is left out."""
+        """Return all records; a last line that was cut by a crash is left out.
+
+        Raises:
+          UserError: another line is damaged.
+        """
         if not self._path.is_file():
             return []
         lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
-        # What follows the last line end was never finished.
-        return [json.loads(line) for line in lines[:-1] if line]
+        try:
+            # What follows the last line end was never finished.
+            return [json.loads(line) for line in lines[:-1] if line]
+        except ValueError as error:
+            raise UserError(f"{str(self._path)!r} is damaged: {error}") from error
 
     def keep_before(self, epoch: int) -> None:
         """Drop the records of this and later epochs, and a cut last line."""
@@ -46,10 +54,10 @@ class MetricLog:
         files.write_text(self._path, "".join(kept))
 
 
-def means(metrics: MetricSums) -> dict[str, float]:
+def means(metrics: MetricSums) -> dict[str, np.float32]:
     """Return the mean of every metric over the steps summed, from the device."""
     host = jax.device_get(metrics)
-    return {name: float(total) / int(host.count) for name, total in host.sums.items()}
+    return {name: np.float32(total / host.count) for name, total in host.sums.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -120,8 +120,8 @@ def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
     foreign = sorted(entry.name for entry in place.iterdir() if entry not in own)
     if foreign and not RunDirectory(place).config.is_file():
         raise UserError(
-            f"--overwrite: {shown} is no run directory, it holds {foreign[0]!r}; choose "
-            "another --out"
+            f"--overwrite: {shown} is no run directory (it holds {foreign[0]!r}); "
+            "choose another --out"
         )
 
 

@@ -1,0 +1,100 @@
+"""The host loop over the steps of an epoch, in chunks between which it may stop.
+
+Knows signals, clocks and losses that are not finite; not what a step does.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+
+from adarts_jax.engine.devices import wait_until_ready
+from adarts_jax.engine.epoch import Training
+from adarts_jax.engine.interrupts import Interrupts
+from adarts_jax.engine.outcomes import Diverged
+
+CHUNK_SECONDS = 2.0
+
+Advance = Callable[[Training, int], Training]
+
+
+@dataclasses.dataclass
+class StepClock:
+    """Measures steps and says how many to take before looking up again.
+
+    Attributes:
+      latest: seconds per step in the last chunk; None before the first.
+      seconds: total since the last `restart`.
+      steps: steps in that time.
+    """
+
+    latest: float | None = None
+    seconds: float = 0.0
+    steps: int = 0
+
+    def restart(self) -> None:
+        """Begin a new mean; the latest speed stays known."""
+        self.seconds, self.steps = 0.0, 0
+
+    def record(self, steps: int, seconds: float) -> None:
+        """Take a measurement."""
+        self.latest = seconds / steps
+        self.seconds += seconds
+        self.steps += steps
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds per step since the last `restart`."""
+        return self.seconds / self.steps if self.steps else None
+
+    def chunk(self, remaining: int) -> int:
+        """Return how many steps take about `CHUNK_SECONDS`, at least one."""
+        if self.latest is None:
+            return 1
+        return max(1, min(remaining, round(CHUNK_SECONDS / max(self.latest, 1e-6))))
+
+
+def run_steps(
+    advance: Advance,
+    training: Training,
+    *,
+    first: int,
+    last: int,
+    clock: StepClock,
+    interrupts: Interrupts,
+    on_progress: Callable[[int], None],
+) -> tuple[Training, int]:
+    """Advance from one step number to another, or until a signal asks to stop.
+
+    Args:
+      advance: takes a state (given away) and a number of steps; may return before the
+        device is done.
+      training: state after ``first`` steps.
+      first: steps done.
+      last: steps to reach.
+      clock: measures, and chooses the chunks.
+      interrupts: looked at between chunks.
+      on_progress: called with the steps done after each chunk.
+
+    Returns:
+      The state, and the number of steps it has done.
+
+    Raises:
+      Diverged: a loss or gradient is not finite; names the step.
+    """
+    done = first
+    while done < last and interrupts.requested is None:
+        steps = clock.chunk(last - done)
+        start = time.perf_counter()
+        # Whatever moved between host and device in here would do so at every step.
+        with jax.transfer_guard("disallow"):
+            training = advance(training, steps)
+            wait_until_ready(training.metrics)
+        clock.record(steps, time.perf_counter() - start)
+        done += steps
+        bad = int(jax.device_get(training.metrics.first_bad_step))
+        if bad >= 0:
+            raise Diverged(f"the loss or its gradient is not finite at step {bad}")
+        on_progress(done)
+    return training, done

@@ -1,0 +1,141 @@
+"""Everything that is decided and checked before a search touches a device or a file."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adarts_jax.bilevel.schedules import cosine_learning_rate
+from adarts_jax.config import SearchConfig
+from adarts_jax.data import images, sources, splits
+from adarts_jax.data.images import ImageData
+from adarts_jax.data.splits import SearchSplits
+from adarts_jax.engine import manifest
+from adarts_jax.engine.epoch import Pace
+from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
+from adarts_jax.errors import UserError
+from adarts_jax.space import topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A search that may begin.
+
+    Attributes:
+      data: training images.
+      parts: weight split and architecture split.
+      about: facts for the manifest: seed, and what identifies the data.
+    """
+
+    data: ImageData
+    parts: SearchSplits
+    about: dict[str, Any]
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Return the number of full batches in the weight split."""
+        return len(self.parts.weight_indices) // batch_size
+
+
+def prepare(
+    config: SearchConfig, place: Path, *, resume: bool, overwrite: bool
+) -> Start:
+    """Check directory, config and data against each other; nothing is written.
+
+    Args:
+      config: of the search.
+      place: run directory.
+      resume: the run there is to be continued.
+      overwrite: the run there is to be replaced.
+
+    Returns:
+      Images and splits.
+
+    Raises:
+      UserError: whatever does not go together.
+    """
+    check_place(place, resume=resume, overwrite=overwrite)
+    run = RunDirectory(place)
+    if resume:
+        check_config(run, config.model_dump(mode="json"))
+    data = load_images(config)
+    about = {"seed": config.seed, "data": _identity(data)}
+    if resume:
+        _check_same_data(run, about["data"])
+        return Start(data, SearchSplits.load(run.splits), about)
+    return Start(data, make_splits(config, len(data)), about)
+
+
+def load_images(config: SearchConfig) -> ImageData:
+    """Load the training images and check that the network can take them.
+
+    Raises:
+      UserError: no such data, or images too small.
+    """
+    data = sources.load(
+        config.data.source,
+        split="train",
+        data_dir=config.data.data_dir,
+        name=config.data.name,
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+    )
+    height, width, _ = data.image_shape
+    reductions = len(topology.reduction_cells(config.network.num_cells))
+    images.check_image_size(height, width, num_reductions=reductions)
+    return data
+
+
+def make_splits(config: SearchConfig, num_examples: int) -> SearchSplits:
+    """Divide the training set.
+
+    Raises:
+      UserError: a split is smaller than a batch.
+    """
+    parts = splits.search_splits(
+        num_examples,
+        weight_fraction=config.data.weight_fraction,
+        seed=config.seed if config.data.split == "random" else None,
+        limit=config.data.num_examples,
+    )
+    size = config.batch_size
+    images.check_batch(len(parts.weight_indices), size, "weight split")
+    images.check_batch(len(parts.architecture_indices), size, "architecture split")
+    return parts
+
+
+def epoch_pace(config: SearchConfig, number: int) -> Pace:
+    """Return learning rates and whether the architecture moves, in host memory."""
+    rate = cosine_learning_rate(
+        number,
+        base=config.weights.learning_rate,
+        minimum=config.weights.min_learning_rate,
+        epochs=config.epochs,
+        shifted=config.compat.lr_index == "next_epoch",
+    )
+    return Pace(
+        weight_learning_rate=np.float32(rate),
+        architecture_learning_rate=np.float32(config.architecture.learning_rate),
+        update_architecture=np.bool_(number >= config.warmup_epochs),
+    )
+
+
+def _identity(data: ImageData) -> dict[str, Any]:
+    return {
+        "fingerprint": images.fingerprint(data),
+        "num_examples": len(data),
+        "image_shape": list(data.image_shape),
+        "num_classes": data.num_classes,
+    }
+
+
+def _check_same_data(run: RunDirectory, found: Mapping[str, Any]) -> None:
+    saved = (manifest.read(run.manifest) or {}).get("data", found)
+    if saved["fingerprint"] != found["fingerprint"]:
+        raise UserError(
+            f"--resume: the run in {str(run.path)!r} started with other images "
+            f"({saved['num_examples']} of {saved['image_shape']}, now "
+            f"{found['num_examples']} of {found['image_shape']}, or other contents); "
+            "bring them back, or start a new run"
+        )

@@ -1,0 +1,48 @@
+"""Program: search an architecture. Without arguments, on built-in images of digits.
+
+python -m adarts_jax.search [--config FILE.toml] [--out DIR] [--resume] ...
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from adarts_jax import cli
+from adarts_jax.config import SearchConfig
+from adarts_jax.engine import devices, search_loop
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+      argv: arguments; None for those of the process.
+
+    Returns:
+      Exit status.
+    """
+    return cli.run_program(_search, argv)
+
+
+def _search(argv: Sequence[str]) -> None:
+    config, run = cli.parse(SearchConfig, argv, program="adarts_jax.search")
+    devices.use_compilation_cache(run.compilation_cache)
+    result = search_loop.search(
+        config,
+        out=run.out,
+        resume=run.resume,
+        overwrite=run.overwrite,
+        recipe=run.recipe,
+        command=run.command,
+    )
+    last = result.metrics[-1]
+    summary = {
+        "run_directory": str(result.run_directory),
+        "genotype": str(result.run_directory / "genotype.json"),
+        **{name: last[name] for name in ("weight/accuracy", "architecture/accuracy")},
+    }
+    sys.stdout.write(json.dumps(summary) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
