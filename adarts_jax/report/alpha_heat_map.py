@@ -123,7 +123,7 @@ def _draw_columns(
             axes.add_patch(Rectangle(corner, 1, 1, fc=fill, ec="white", lw=1.0))
             ink = "white" if share > 0.62 else figures.INK
             place = (left + column + 0.5, _row_place(edge))
-            number = f"{weight:.2f}".removeprefix("0")
+            number = f"{weight:.3f}".removeprefix("0")
             axes.text(*place, number, size=8, ha="center", va="center", color=ink)
     for column, name in enumerate(names):
         place = (left + column + 0.35, -0.35)

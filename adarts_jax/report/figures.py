@@ -34,6 +34,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.grid": True,
     "grid.color": "#eceff2",
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "legend.frameon": False,

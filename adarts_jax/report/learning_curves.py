@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from adarts_jax.report import figures
 from adarts_jax.report.metrics_file import Record, epoch_series
@@ -23,23 +23,27 @@ class Panel(NamedTuple):
       title: heading, with the unit.
       words: parts of keys.
       is_share: the values are in [0, 1] and shown in percent.
+      is_logarithmic: the quantities differ by orders of magnitude.
     """
 
     title: str
     words: tuple[str, ...]
     is_share: bool = False
+    is_logarithmic: bool = False
 
 
 PANELS: Final = (
     Panel("Loss (nats)", ("loss",)),
     Panel("Accuracy", ("accuracy", "top1"), is_share=True),
-    Panel("Entropy of the architecture weights (nats)", ("entropy",)),
+    Panel("Entropy of the operation weights (nats)", ("/entropy",)),
+    Panel("Entropy of the edge weights (nats)", ("edge_entropy",)),
     Panel("Share of operations", ("genotype/", "none_edges"), is_share=True),
+    Panel("Norm of the gradient", ("gradient_norm",), is_logarithmic=True),
 )
 
 _PANEL_SIZE: Final = (5.6, 3.5)  # inches
 _COLOURS: Final = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
-_WARMUP: Final = "#f4f0e6"
+_WARMUP: Final = "#f1ebda"
 _FEW_EPOCHS: Final = 20  # so few get markers; a single epoch would be invisible
 
 
@@ -76,20 +80,21 @@ def draw_learning_curves(
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         for place, (panel, keys) in enumerate(chosen, start=1):
             axes = figure.add_subplot(rows, columns, place)
-            _draw_panel(axes, panel, epochs, {key: series[key] for key in keys})
-            _shade_warmup(axes, epochs, warmup_epochs)
+            chosen_series = {key: series[key] for key in keys}
+            _draw_panel(axes, panel, epochs, chosen_series, warmup_epochs)
         figures.save_picture(figure, path_stem)
     return [panel.title for panel, _ in chosen]
 
 
 def select_keys(panel: Panel, series: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return the keys of a panel that have at least one value, in order."""
-    return [
+    """Return the keys of a panel that have a value; those of the weights come first."""
+    keys = [
         key
         for key, values in series.items()
         if any(word in key for word in panel.words)
         and not all(math.isnan(value) for value in values)
     ]
+    return sorted(keys, key=lambda key: not key.startswith("weight/"))
 
 
 def _draw_panel(
@@ -97,6 +102,7 @@ def _draw_panel(
     panel: Panel,
     epochs: Sequence[int],
     series: Mapping[str, Sequence[float]],
+    warmup_epochs: int,
 ) -> None:
     """Draw one diagram: normal cells solid, reduction cells dashed in like colour."""
     marker = "o" if len(epochs) <= _FEW_EPOCHS else ""
@@ -106,27 +112,31 @@ def _draw_panel(
         colour = colours.setdefault(twin, _COLOURS[len(colours) % len(_COLOURS)])
         dashes = "-" if key == twin else (0, (4, 1.5))
         axes.plot(epochs, values, label=key, color=colour, ls=dashes, marker=marker)
+    left, right = epochs[0] - 0.5, epochs[-1] + 0.5
+    warm = min(warmup_epochs - 0.5, right)
+    if warm > left:
+        axes.axvspan(left, warm, color=_WARMUP, lw=0, zorder=0, label="warm-up")
+    axes.set_xlim(left, right)
+    if panel.is_logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        _widen(axes)
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    place = (-0.02, -0.17)
     axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(-0.02, -0.17),
-        ncols=2,
-        fontsize=8,
-        handlelength=2.6,
+        loc="upper left", bbox_to_anchor=place, ncols=2, fontsize=8, handlelength=2.6
     )
 
 
-def _shade_warmup(axes: Axes, epochs: Sequence[int], warmup_epochs: int) -> None:
-    """Shade the epochs before the first architecture step."""
-    left, right = epochs[0] - 0.5, epochs[-1] + 0.5
-    axes.set_xlim(left, right)
-    end = min(warmup_epochs - 0.5, right)
-    if end > left:
-        axes.axvspan(left, end, color=_WARMUP, lw=0, zorder=0)
-        place = axes.get_xaxis_transform()
-        x = left + 0.01 * (right - left)
-        axes.text(x, 0.03, "warm-up", size=8, color=figures.MUTED, transform=place)
+def _widen(axes: Axes) -> None:
+    """Keep rounding errors of a constant quantity from looking like a course."""
+    low, high = axes.get_ylim()
+    missing = 0.02 * max(abs(low), abs(high)) - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)

@@ -33,7 +33,7 @@ def test_shows_names_numbers_and_edge_weights(tmp_path):
     found = texts(tmp_path / "map.svg")
     assert {*PRIMITIVES, *edge_names(2), "edge weight", "Weights"} <= set(found)
     numbers = [text for text in found if text.startswith(".")]
-    shown = [f"{w:.2f}"[1:] for w in [*WEIGHTS.ravel(), *EDGES]]
+    shown = [f"{w:.3f}"[1:] for w in [*WEIGHTS.ravel(), *EDGES]]
     assert sorted(numbers) == sorted(shown)
     assert (tmp_path / "map.png").stat().st_size > 1000
 

@@ -18,6 +18,7 @@ RECORDS = [
         "weight/accuracy": 0.1 * epoch,
         "architecture/loss": None if epoch < 2 else 1.5,
         "architecture/entropy_normal": 2.3,
+        "weight/gradient_norm": 10.0**-epoch,
         "genotype/normal/skip": 0.25,
         "architecture/normal/none_edges": 0.5,
     }
@@ -78,11 +79,13 @@ def test_series_have_gaps_where_values_are_missing():
 def test_draws_what_there_is(tmp_path):
     titles = draw_learning_curves(RECORDS, tmp_path / "curves", warmup_epochs=2)
     assert [title.split()[0] for title in titles] == [
-        *("Loss", "Accuracy", "Entropy", "Share")
+        *("Loss", "Accuracy", "Entropy", "Share", "Norm")
     ]
     found = texts(tmp_path / "curves.svg")
     assert set(RECORDS[0]) - {"epoch"} <= set(found)
-    assert found.count("warm-up") == 4
+    assert found.count("warm-up") == 5
+    assert {"0.01", "0.001"} <= set(found)
+    assert not any("$" in text for text in found)
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
@@ -106,6 +109,15 @@ def test_a_gap_is_not_drawn_over(tmp_path):
         draw_learning_curves(records, tmp_path / name)
     strokes = [moves(tmp_path / f"{name}.svg") for name in ("full", "holed")]
     assert strokes[1] == strokes[0] + 1
+
+
+def test_rounding_errors_do_not_look_like_a_course(tmp_path):
+    values = [4.787490, 4.787491, 4.787492]
+    records = [{"epoch": e, "x/edge_entropy": v} for e, v in enumerate(values)]
+    draw_learning_curves(records, tmp_path / "curves")
+    found = texts(tmp_path / "curves.svg")
+    assert "4.80" in found
+    assert not any("e−" in text or "+" in text for text in found)
 
 
 def moves(path) -> int:
