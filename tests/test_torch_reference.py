@@ -21,6 +21,7 @@ from benchmarks.torch_reference.search_network import Architecture  # noqa: E402
 
 ARCH_NAMES = ("alphas_normal", "alphas_reduce", "betas_normal", "betas_reduce")
 SMALL_DERIVED = [
+    "A3_alpha_genotype1",
     "A3_alpha_genotype2",
     "A3_alpha_allops",
     "A3_alpha_AmoebaNet",
@@ -136,22 +137,27 @@ def statistics(network):
     }
 
 
-def assert_family(entry, arrays, packed, family, got):
-    """Compare named tensors with a packed family, whole or as projections."""
-    want = unpack(arrays, packed)
-    assert want.keys() == got.keys()
-    for key, expected in want.items():
-        value = got[key].detach().numpy()
-        if packed.endswith("proj"):
-            # An error of e per element moves a projection by about sqrt(size) * e.
-            tolerance = entry["suggested_tolerance"][family]
-            relative = tolerance.get("rel", tolerance.get("rtol"))
-            absolute = tolerance.get("abs", tolerance.get("atol"))
-            limit = 3 * (relative * expected[1] + absolute * np.sqrt(value.size))
-            got_projections = recipe_weights.projections(0, key, value)
-            assert np.abs(got_projections - expected).max() <= limit, key
-        else:
-            assert_close(entry, family, value, expected)
+def assert_stored(entry, arrays, family, projected, got):
+    """Compare tensors with what is stored of them, whole or as projections."""
+    stored = [name for name in (family, projected) if f"pack/{name}/keys" in arrays]
+    wanted = {name: unpack(arrays, name) for name in stored}
+    assert set().union(*wanted.values()) == got.keys()
+    for name, packed in wanted.items():
+        for key, want in packed.items():
+            value = got[key].detach().numpy()
+            if name == projected:
+                assert_projections_close(entry, family, key, value, want)
+            else:
+                assert_close(entry, family, value, want)
+
+
+def assert_projections_close(entry, family, key, value, want):
+    """An error of e per element moves a projection by about sqrt(size) * e."""
+    tolerance = entry["suggested_tolerance"][family]
+    relative = tolerance.get("rel", tolerance.get("rtol"))
+    absolute = tolerance.get("abs", tolerance.get("atol"))
+    limit = 3 * (relative * want[1] + absolute * np.sqrt(value.size))
+    assert np.abs(recipe_weights.projections(0, key, value) - want).max() <= limit, key
 
 
 def assert_state(entry, arrays, family, network):
@@ -178,10 +184,8 @@ def test_search_network_matches_the_original(golden, name):
     for key, tensor in zip(ARCH_NAMES, arch, strict=True):
         assert_close(entry, "arch_grad", tensor.grad, arrays[f"arch_grad/{key}"])
     gradients = {key: p.grad for key, p in network.named_parameters()}
-    whole = "pack/gproj/keys" not in arrays
-    assert_family(entry, arrays, "grad" if whole else "gproj", "grad", gradients)
-    after = "after" if whole else "afterproj"
-    assert_family(entry, arrays, after, "after", statistics(network))
+    assert_stored(entry, arrays, "grad", "gproj", gradients)
+    assert_stored(entry, arrays, "after", "afterproj", statistics(network))
 
 
 def test_recipe_rebuilds_the_stored_weights(golden):
@@ -246,9 +250,8 @@ def assert_derived_matches(
         for key, parameter in network.named_parameters()
         if parameter.grad is not None
     }
-    packed = "grad" if "pack/grad/keys" in arrays else "gproj"
-    assert_family(entry, arrays, packed, "grad", gradients)
-    assert_family(entry, arrays, "after", "after", statistics(network))
+    assert_stored(entry, arrays, "grad", "gproj", gradients)
+    assert_stored(entry, arrays, "after", "afterproj", statistics(network))
 
 
 @pytest.mark.parametrize("name", SMALL_DERIVED)
