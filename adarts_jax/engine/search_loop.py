@@ -30,7 +30,6 @@ from adarts_jax.engine.pacing import StepClock, run_steps
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.engine.search_program import Problem, SearchProgram
 from adarts_jax.errors import UserError
-from adarts_jax.report import pictures
 from adarts_jax.space.genotype import Genotype
 
 
@@ -254,6 +253,9 @@ class _Session:
 
     def finish(self, training: Training) -> SearchResult:
         """Write the result, the genotype last."""
+        # Loads matplotlib, which a run needs only when it ends.
+        from adarts_jax.report import pictures
+
         self.checkpoints.wait()
         arch, method = training.state.arch, self.problem.method
         genotype = search_records.current_genotype(arch, method)
