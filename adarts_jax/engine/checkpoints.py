@@ -87,7 +87,7 @@ class Checkpoints:
             "format": FORMAT,
             "leaves": _describe(tree),
             "bytes": packed.size,
-            "crc32": zlib.crc32(packed),
+            "crc32": zlib.crc32(packed.data),
         }
         args = self._orbax.args
         items = args.Composite(
@@ -150,7 +150,7 @@ class Checkpoints:
         _check_meta(meta, template, step)
         empty = {"packed": np.zeros(meta["bytes"], np.uint8)}
         packed = self._load(step, state=args.StandardRestore(empty))["state"]["packed"]
-        if zlib.crc32(packed) != meta["crc32"]:
+        if zlib.crc32(packed.data) != meta["crc32"]:
             raise ValueError("checksum differs")
         return _unpack(packed, template)
 

@@ -4,6 +4,7 @@ No model and no data here.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -12,12 +13,14 @@ import platform
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
+
+from adarts_jax.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
@@ -65,6 +68,28 @@ def wait_until_ready(tree: PyTree) -> None:
         while not array.is_ready():
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turn "out of memory" of the device into something a user can act on.
+
+    Args:
+      advice: what to make smaller, with the current values.
+
+    Raises:
+      UserError: the device has not enough memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        device = jax.devices()[0].device_kind
+        raise UserError(
+            f"not enough memory on {device}: {advice}; or close other programs that "
+            "use it (JAX takes XLA_PYTHON_CLIENT_MEM_FRACTION, 0.75, of a GPU)"
+        ) from error
 
 
 def describe_devices() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jax
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
+    devices,
     files,
     manifest,
     metrics,
@@ -83,9 +84,7 @@ def search(
     place = run_directory.default_place(recipe) if out is None else Path(out)
     console = console or Console()
     start = search_setup.prepare(config, place, resume=resume, overwrite=overwrite)
-    problem = search_program.make_problem(
-        config, start.data, start.steps_per_epoch(config.batch_size)
-    )
+    problem = search_program.make_problem(config, start)
     key = jax.random.key(config.seed)
     with (
         run_directory.claim(place, overwrite=overwrite) as run,
@@ -97,12 +96,16 @@ def search(
         if not resume:
             files.write_json(run.config, config.model_dump(mode="json"))
             files.replace(run.splits, start.parts.save)
-        data = search_program.put_data(start.data, start.parts, key)
+        data = search_program.put_data(start, key)
         session = _Session(config, problem, run, console, interrupts, checkpoints)
-        training, step = session.first_state(key, resume=resume)
-        if step < session.total_steps:
-            program = session.compile(training, data, start.about, command, step)
-            training = session.train(program, data, training, step)
+        with devices.memory_advice(
+            f"make batch_size (now {config.batch_size}) or network.init_channels (now "
+            f"{config.network.init_channels}) smaller"
+        ):
+            training, step = session.first_state(key, resume=resume)
+            if step < session.total_steps:
+                program = session.compile(training, data, start.about, command, step)
+                training = session.train(program, data, training, step)
         return session.finish(training)
 
 

@@ -14,13 +14,10 @@ from jaxtyping import PRNGKeyArray
 from adarts_jax.bilevel.optimizers import Optimizers, make_optimizers
 from adarts_jax.bilevel.steps import init_state, search_step
 from adarts_jax.config import SearchConfig
-from adarts_jax.data import augment
-from adarts_jax.data.images import ImageData
-from adarts_jax.data.splits import SearchSplits
 from adarts_jax.engine import devices, epoch
 from adarts_jax.engine.epoch import Batching, Pace, SearchData, Training
 from adarts_jax.engine.pacing import Advance
-from adarts_jax.errors import UserError
+from adarts_jax.engine.search_setup import Start
 from adarts_jax.methods import METHODS, Method
 
 # What `search_step` reports.
@@ -60,8 +57,8 @@ class SearchProgram:
     """The compiled functions.
 
     Attributes:
-      step: takes state, data, order and pace, and a number of steps unless `is_host
-        _loop`; its state argument is given away.
+      step: takes state (given away), data, order and pace; and a number of steps,
+        unless each call is a single one.
       draw_order: data and epoch -> batches of the epoch.
       is_host_loop: whether each call is a single step.
     """
@@ -85,19 +82,13 @@ class SearchProgram:
         return advance
 
 
-def make_problem(config: SearchConfig, data: ImageData, steps: int) -> Problem:
-    """Build network, optimizers and batching.
-
-    Args:
-      config: of the search.
-      data: training images.
-      steps: per epoch.
-    """
+def make_problem(config: SearchConfig, start: Start) -> Problem:
+    """Build network, optimizers and batching for the data of a search."""
     method = METHODS[config.method]
     network = method.make_network(
         init_channels=config.network.init_channels,
         num_cells=config.network.num_cells,
-        num_classes=data.num_classes,
+        num_classes=start.data.num_classes,
         channel_divisor=config.network.channel_divisor,
     )
     optimizers = make_optimizers(
@@ -108,10 +99,10 @@ def make_problem(config: SearchConfig, data: ImageData, steps: int) -> Problem:
         architecture_weight_decay=config.architecture.weight_decay,
         architecture_gradient_clip=config.architecture.gradient_clip,
     )
-    mean, std = _statistics(config, data)
+    mean, std = start.statistics
     batching = Batching(
         batch_size=config.batch_size,
-        steps_per_epoch=steps,
+        steps_per_epoch=len(start.parts.weight_indices) // config.batch_size,
         pad=config.data.pad,
         flip=config.data.flip,
         cutout_size=config.data.cutout_size,
@@ -123,27 +114,14 @@ def make_problem(config: SearchConfig, data: ImageData, steps: int) -> Problem:
         network,
         optimizers,
         config.architecture.initialization,
-        data.image_shape,
+        start.data.image_shape,
         batching,
     )
 
 
-def _statistics(
-    config: SearchConfig, data: ImageData
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if config.data.normalization == "dataset":
-        return augment.channel_statistics(data.images)
-    channels = data.image_shape[2]
-    if channels != len(augment.CIFAR10_MEAN):
-        raise UserError(
-            f"data.normalization = cifar10 is for 3 channels, these images have "
-            f"{channels}; use data.normalization = dataset"
-        )
-    return augment.CIFAR10_MEAN, augment.CIFAR10_STD
-
-
-def put_data(data: ImageData, splits: SearchSplits, key: PRNGKeyArray) -> SearchData:
+def put_data(start: Start, key: PRNGKeyArray) -> SearchData:
     """Put the images of both splits on the device, and no others."""
+    data, splits = start.data, start.parts
     used = np.concatenate([splits.weight_indices, splits.architecture_indices])
     boundary = len(splits.weight_indices)
     places = np.arange(len(used), dtype=np.int32)
@@ -186,34 +164,44 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
 def compile_search(
     problem: Problem, template: Training, data: SearchData
 ) -> SearchProgram:
-    """Compile the step.
-
-    On a CPU a program is one step, elsewhere any number of them: inside a loop XLA's
-    CPU compiler replaces its fast convolutions by a slow one (measured: convolution
-    gradients 8 times slower), and a call costs a CPU next to nothing.
+    """Compile the step, or a loop of any number of them.
 
     Args:
       problem: what is searched.
       template: shapes and types of the state.
       data: on the device.
     """
-    is_host_loop = jax.default_backend() == "cpu"
     step = partial(search_step, network=problem.network, optimizers=problem.optimizers)
-    train_step = partial(epoch.train_step, step=step, batching=problem.batching)
+    one_step = partial(epoch.train_step, step=step, batching=problem.batching)
 
     def many_steps(
         training: Training, data: SearchData, order: Any, pace: Pace, times: Any
     ) -> Training:
-        once = lambda carry: train_step(carry, data, order, pace)  # noqa: E731
-        return epoch.repeat(once, training, times)
+        return epoch.repeat(
+            lambda carry: one_step(carry, data, order, pace), training, times
+        )
 
     draw_order = jax.jit(partial(epoch.draw_order, batching=problem.batching))
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    pace = Pace(scalar, scalar, jax.ShapeDtypeStruct((), jnp.bool))
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    order = jax.eval_shape(draw_order, data, number)
-    shapes = [template, data, order, pace] + ([] if is_host_loop else [number])
-    function = jax.jit(train_step if is_host_loop else many_steps, donate_argnums=0)
-    return SearchProgram(
-        devices.compile_ahead(function, *shapes), draw_order, is_host_loop
-    )
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    shapes = [
+        template,
+        data,
+        jax.eval_shape(draw_order, data, number),
+        Pace(rate, rate, jax.ShapeDtypeStruct((), jnp.bool)),
+    ]
+    is_host_loop = loops_on_the_host()
+    function = one_step if is_host_loop else many_steps
+    shapes += [] if is_host_loop else [number]
+    program = devices.compile_ahead(jax.jit(function, donate_argnums=0), *shapes)
+    return SearchProgram(program, draw_order, is_host_loop)
+
+
+def loops_on_the_host() -> bool:
+    """Return whether steps are single calls instead of a loop inside one program.
+
+    So on a CPU: inside a loop XLA's CPU compiler replaces its fast convolutions by a
+    slow one (measured: gradients of 5x5 convolutions 8 times slower), and a call costs
+    next to nothing there.
+    """
+    return jax.default_backend() == "cpu"

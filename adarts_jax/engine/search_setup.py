@@ -9,7 +9,7 @@ import numpy as np
 
 from adarts_jax.bilevel.schedules import cosine_learning_rate
 from adarts_jax.config import SearchConfig
-from adarts_jax.data import images, sources, splits
+from adarts_jax.data import augment, images, sources, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
 from adarts_jax.engine import manifest
@@ -26,16 +26,14 @@ class Start:
     Attributes:
       data: training images.
       parts: weight split and architecture split.
+      statistics: mean and deviation per channel, pixels scaled to [0, 1].
       about: facts for the manifest: seed, and what identifies the data.
     """
 
     data: ImageData
     parts: SearchSplits
+    statistics: tuple[tuple[float, ...], tuple[float, ...]]
     about: dict[str, Any]
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Return the number of full batches in the weight split."""
-        return len(self.parts.weight_indices) // batch_size
 
 
 def prepare(
@@ -63,8 +61,10 @@ def prepare(
     about = {"seed": config.seed, "data": _identity(data)}
     if resume:
         _check_same_data(run, about["data"])
-        return Start(data, SearchSplits.load(run.splits), about)
-    return Start(data, make_splits(config, len(data)), about)
+        parts = SearchSplits.load(run.splits)
+    else:
+        parts = make_splits(config, len(data))
+    return Start(data, parts, channel_statistics(config, data), about)
 
 
 def load_images(config: SearchConfig) -> ImageData:
@@ -103,6 +103,25 @@ def make_splits(config: SearchConfig, num_examples: int) -> SearchSplits:
     images.check_batch(len(parts.weight_indices), size, "weight split")
     images.check_batch(len(parts.architecture_indices), size, "architecture split")
     return parts
+
+
+def channel_statistics(
+    config: SearchConfig, data: ImageData
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation per channel, measured or published.
+
+    Raises:
+      UserError: the published ones are for another number of channels.
+    """
+    if config.data.normalization == "dataset":
+        return augment.channel_statistics(data.images)
+    channels = data.image_shape[2]
+    if channels != len(augment.CIFAR10_MEAN):
+        raise UserError(
+            f"data.normalization = cifar10 is for 3 channels, these images have "
+            f"{channels}; use data.normalization = dataset"
+        )
+    return augment.CIFAR10_MEAN, augment.CIFAR10_STD
 
 
 def epoch_pace(config: SearchConfig, number: int) -> Pace:

@@ -1,0 +1,96 @@
+"""A search on a linear classifier: the interface of the real one, compiled in a second.
+
+Both updates are plain gradient steps; the architecture scales the pixels, so that it
+has a gradient and the losses depend on it.
+"""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from adarts_jax import architecture
+from adarts_jax.engine import search_program
+from adarts_jax.space.operations import DARTS_PRIMITIVES
+
+
+@struct.dataclass
+class FakeState:
+    step: object
+    params: object
+    arch: object
+
+
+def init_state(network, arch, optimizers, *, image_shape, key):
+    height, width, channels = image_shape
+    shape = (height * width * channels, network.num_classes)
+    params = {"kernel": 0.1 * jax.random.normal(key, shape)}
+    return FakeState(jnp.int32(0), params, arch)
+
+
+def loss_of(params, arch, batch):
+    images, labels = batch
+    scale = 1 + architecture.op_weights(arch.alpha_normal)[0, 0]
+    scale += architecture.edge_weights(arch.beta_normal)[0]
+    logits = (scale * images.reshape(len(images), -1)) @ params["kernel"]
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+    accuracy = (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
+    return -chosen.mean(), accuracy
+
+
+def norm(tree):
+    return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
+
+
+def search_step(
+    state,
+    weight_batch,
+    architecture_batch,
+    *,
+    network,
+    optimizers,
+    weight_learning_rate,
+    architecture_learning_rate,
+    update_architecture,
+):
+    grad = jax.value_and_grad(loss_of, argnums=1, has_aux=True)
+    (loss_a, accuracy_a), slope = grad(state.params, state.arch, architecture_batch)
+    rate = jnp.where(update_architecture, architecture_learning_rate, 0)
+    arch = jax.tree.map(lambda p, g: p - rate * g, state.arch, slope)
+    values = {"loss": loss_a, "accuracy": accuracy_a, "gradient_norm": norm(slope)}
+    metrics = {
+        f"architecture/{name}": jnp.where(update_architecture, value, jnp.nan)
+        for name, value in values.items()
+    }
+    grad = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, accuracy), slope = grad(state.params, arch, weight_batch)
+    params = jax.tree.map(
+        lambda p, g: p - weight_learning_rate * g, state.params, slope
+    )
+    metrics |= {
+        "weight/loss": loss,
+        "weight/accuracy": accuracy,
+        "weight/gradient_norm": norm(slope),
+        "attention/tied_edges": jnp.float32(0),
+    }
+    return FakeState(state.step + 1, params, arch), metrics
+
+
+METHOD = SimpleNamespace(
+    name="alpha_adarts",
+    primitives=DARTS_PRIMITIVES,
+    discretize_rule="edge_weighted",
+    make_network=lambda **sizes: SimpleNamespace(**sizes),
+    init_architecture=lambda key, *, initialization: architecture.init_architecture(
+        key, num_primitives=len(DARTS_PRIMITIVES)
+    ),
+)
+
+
+def install(monkeypatch):
+    """Put the fake in the place of network, optimizers and steps."""
+    monkeypatch.setattr(search_program, "METHODS", {"alpha_adarts": METHOD})
+    monkeypatch.setattr(search_program, "init_state", init_state)
+    monkeypatch.setattr(search_program, "search_step", search_step)
+    monkeypatch.setattr(search_program, "make_optimizers", lambda **settings: None)
