@@ -199,7 +199,7 @@ def parse_arguments() -> argparse.Namespace:
         "--setting", choices=SETTINGS, nargs="+", default=list(SETTINGS)
     )
     parser.add_argument("--only", choices=WORKERS, help="measure one implementation")
-    parser.add_argument("--rounds", type=int, help="turns per implementation")
+    parser.add_argument("--rounds", type=int, help="quiet turns per implementation")
     parser.add_argument("--repetitions", type=int, help="repetitions per turn")
     parser.add_argument("--cores", type=int, help="cores per worker; default all")
     parser.add_argument(

@@ -181,6 +181,11 @@ def _one_round(
     }
 
 
+def is_quiet(record: Record) -> bool:
+    """Whether the measured worker had the processor to itself."""
+    return record["cores_used_elsewhere"] <= QUIET_CORES
+
+
 def measure_in_turn(
     workers: Sequence[Worker],
     program: str,
@@ -191,10 +196,13 @@ def measure_in_turn(
 ) -> dict[str, list[Record]]:
     """Run one program on all workers in turn, again and again.
 
+    Goes on until every worker has had ``rounds`` quiet turns, but for no more than
+    three times as many turns in all.
+
     Args:
       workers: warm workers that all know ``program``.
       program: name of what to repeat.
-      rounds: turns per worker; the order is reversed every other round.
+      rounds: quiet turns per worker; the order is reversed every other round.
       repetitions: repetitions per turn.
       patience_seconds: how long to wait, before each round, for a quiet machine.
 
@@ -202,7 +210,9 @@ def measure_in_turn(
       One record per round for each worker.
     """
     records: dict[str, list[Record]] = {worker.name: [] for worker in workers}
-    for index in range(rounds):
+    for index in range(3 * rounds):
+        if all(sum(map(is_quiet, r)) >= rounds for r in records.values()):
+            break
         wait_until_quiet(patience_seconds)
         for worker in workers if index % 2 == 0 else reversed(workers):
             others = [other for other in workers if other is not worker]
@@ -214,15 +224,15 @@ def measure_in_turn(
 def summarize(records: Sequence[Record]) -> Record:
     """Reduce the rounds of one worker and program to the numbers worth keeping.
 
-    Rounds in which somebody else used the processor are left out while at least three
-    remain; otherwise all of them count and ``quiet`` is false.
+    Rounds in which somebody else used the processor are left out; if there are no
+    others, all of them count and ``quiet`` is false.
 
     Returns:
       median, quartiles, extremes in seconds; processor seconds and memory; how quiet
       the machine was.
     """
-    quiet = [r for r in records if r["cores_used_elsewhere"] <= QUIET_CORES]
-    kept = quiet if len(quiet) >= min(3, len(records)) else records
+    quiet = [record for record in records if is_quiet(record)]
+    kept = quiet or records
     seconds = sorted(s for record in kept for s in record["seconds"])
     quartiles = statistics.quantiles(seconds, method="inclusive")  # two or more
     cpu = sum(record["cpu_seconds"] for record in kept)
@@ -236,7 +246,7 @@ def summarize(records: Sequence[Record]) -> Record:
         "repetitions": len(seconds),
         "rounds_kept": len(kept),
         "rounds_run": len(records),
-        "quiet": len(kept) == len(quiet),
+        "quiet": bool(quiet),
         "cores_used": statistics.median(r["cores_used"] for r in kept),
         "cores_used_elsewhere": statistics.median(
             r["cores_used_elsewhere"] for r in kept

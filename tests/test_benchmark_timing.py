@@ -35,8 +35,9 @@ def test_workers_take_turns_and_wait_without_work(workers):
     measured = timing.measure_in_turn(workers, "spin", rounds=2, repetitions=3)
     assert workers[0].setup["device"] == "none"
     for records in measured.values():
-        assert [len(record["seconds"]) for record in records] == [3, 3]
+        assert 2 <= len(records) <= 6
         for record in records:
+            assert len(record["seconds"]) == 3
             assert min(record["seconds"]) >= 0.05
             assert 0.14 <= record["cpu_seconds"] <= 0.3
             assert record["peak_mib"] > 1
@@ -69,6 +70,6 @@ def test_summary_leaves_out_disturbed_rounds():
 
 
 def test_summary_says_when_there_was_no_quiet():
-    summary = timing.summarize([record([1.0, 1.0], 0.0), record([3.0, 3.0], 1.0)])
+    summary = timing.summarize([record([1.0, 1.0], 0.9), record([3.0, 3.0], 1.0)])
     assert summary["median_seconds"] == 2.0
     assert not summary["quiet"]
