@@ -1,0 +1,1 @@
+"""The bilevel problem: gradients, the two steps, optimizers and schedules."""

@@ -1,0 +1,76 @@
+"""The mixed operation: the weighted sum of all primitives on a stack of edges."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from adarts_jax.nn.batch_norm import BatchNorm
+from adarts_jax.nn.primitives import OperationStack, group_by_family, is_normalized
+
+Images = Float[Array, "batch height width channel"]
+
+
+class MixedOp(nn.Module):
+    """``y = sum_o w[e, o] * op_o(x)`` for every edge e of a stack.
+
+    Families run as stacks, one batch norm serves all of them, and the weight of an
+    operation is that batch norm's scale.
+
+    Attributes:
+      primitives: names, in the order of alpha's columns. ``none`` adds nothing.
+      num_edges: edges side by side in the channels of the input.
+      stride: 1 or 2.
+
+    Collections: ``params``; ``batch_stats``, where the rows of ``bn`` follow
+    ``normalized_columns``.
+    """
+
+    primitives: tuple[str, ...]
+    num_edges: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(
+        self, x: Images, op_weights: Float[Array, "edge op"], *, train: bool
+    ) -> Images:
+        """Apply every primitive to every edge and add up."""
+        width = x.shape[-1] // self.num_edges
+        weights = jnp.repeat(op_weights.T, width, axis=1)
+        total = jnp.zeros_like(x[:, :: self.stride, :: self.stride])
+        outputs = []
+        for stack in group_by_family(self.primitives):
+            if stack.family == "none":
+                continue
+            module = OperationStack(
+                stack.family,
+                stack.sizes,
+                width,
+                self.stride,
+                self.num_edges,
+                affine=False,
+                name=stack.family,
+            )
+            y = module(x[None], train=train)
+            if is_normalized(stack.family, stride=self.stride, mixed=True):
+                outputs.append(y)
+            else:
+                total = total + y[0] * weights[stack.columns[0]]
+        if not outputs:
+            return total
+        columns = normalized_columns(self.primitives, self.stride)
+        normalized = BatchNorm(affine=False, name="bn")(
+            jnp.concatenate(outputs),
+            train=train,
+            scale=jnp.stack([weights[column] for column in columns]),
+        )
+        return total + normalized.sum(0)
+
+
+def normalized_columns(primitives: tuple[str, ...], stride: int) -> tuple[int, ...]:
+    """Columns of alpha whose operation ends in batch norm, in stacking order."""
+    return tuple(
+        column
+        for stack in group_by_family(primitives)
+        if is_normalized(stack.family, stride=stride, mixed=True)
+        for column in stack.columns
+    )

@@ -1,0 +1,40 @@
+"""METHODS: every search method by name."""
+
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from adarts_jax.edges.attended import AttendedEdges
+from adarts_jax.errors import UserError, did_you_mean
+from adarts_jax.methods.method import Method as Method
+from adarts_jax.nn.channel_attention import AlphaAttention
+from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES
+
+_ALPHA_ADARTS = Method(
+    name="alpha_adarts",
+    reference="alpha-ADARTS (Cxllxc/alpha-ADARTS; IEEE document 10933613)",
+    primitives=ALPHA_ADARTS_PRIMITIVES,
+    edges=functools.partial(AttendedEdges, attention=AlphaAttention),
+    edge_normalization=True,
+    discretize_rule="edge_weighted",
+    channel_divisor=4,
+    biased_primitive="sep_conv_5x5",
+)
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {method.name: method for method in (_ALPHA_ADARTS,)}
+)
+
+
+def find_method(name: str) -> Method:
+    """Look a method up.
+
+    Raises:
+      UserError: no method has this name.
+    """
+    if name not in METHODS:
+        raise UserError(
+            f"unknown method '{name}'{did_you_mean(name, METHODS)}"
+            f" (known: {', '.join(METHODS)})"
+        )
+    return METHODS[name]

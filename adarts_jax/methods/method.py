@@ -1,0 +1,156 @@
+"""What a method is: its edge, its architecture tensors, its discretization."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from flax import linen as nn
+from jaxtyping import PRNGKeyArray
+
+from adarts_jax import architecture
+from adarts_jax.architecture import ArchitectureParams
+from adarts_jax.errors import UserError
+from adarts_jax.networks.search_network import SearchNetwork
+from adarts_jax.space import topology
+
+Initialization = Literal["biased", "plain"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An immutable description; all methods share one search network.
+
+    Attributes:
+      name: identifier.
+      reference: paper.
+      primitives: candidate operations, in the order of alpha's columns.
+      edges: module class of one wave of edges.
+      edge_normalization: whether there are betas.
+      discretize_rule: how a genotype is read off.
+      channel_divisor: default K; the operations see ``1 / K`` of the channels.
+      biased_primitive: operation favoured by the biased initialisation of alpha; None
+        where the method has none.
+    """
+
+    name: str
+    reference: str
+    primitives: tuple[str, ...]
+    edges: Callable[..., nn.Module]
+    edge_normalization: bool
+    discretize_rule: Literal["darts", "edge_weighted"]
+    channel_divisor: int = 1
+    biased_primitive: str | None = None
+
+    @property
+    def initializations(self) -> tuple[Initialization, ...]:
+        """Ways to start alpha, the default first."""
+        return ("biased", "plain") if self.biased_primitive else ("plain",)
+
+    def make_network(
+        self,
+        *,
+        init_channels: int = 16,
+        num_cells: int = 8,
+        num_classes: int = 10,
+        channel_divisor: int | Sequence[int] | None = None,
+        num_nodes: int = topology.NUM_NODES,
+    ) -> SearchNetwork:
+        """Build the search network.
+
+        Args:
+          init_channels: width of the first cell; doubles at each reduction cell.
+          num_cells: cells in all.
+          num_classes: outputs.
+          channel_divisor: K, one for all cells or one per cell; None: the method's.
+          num_nodes: intermediate nodes per cell.
+
+        Raises:
+          UserError: the channels of a cell are not divisible by its K.
+        """
+        if channel_divisor is None:
+            channel_divisor = self.channel_divisor
+        if isinstance(channel_divisor, int):
+            channel_divisor = [channel_divisor] * num_cells
+        divisors = tuple(channel_divisor)
+        check_channel_divisors(init_channels, num_cells, divisors)
+        return SearchNetwork(
+            init_channels=init_channels,
+            num_cells=num_cells,
+            num_classes=num_classes,
+            edges=self.edges,
+            primitives=self.primitives,
+            channel_divisors=divisors,
+            num_nodes=num_nodes,
+        )
+
+    def init_architecture(
+        self,
+        key: PRNGKeyArray,
+        *,
+        initialization: Initialization | None = None,
+        num_nodes: int = topology.NUM_NODES,
+    ) -> ArchitectureParams:
+        """Draw architecture parameters.
+
+        Args:
+          key: random key.
+          initialization: "biased" or "plain"; None: the method's default.
+          num_nodes: intermediate nodes per cell.
+
+        Raises:
+          UserError: the method has no such initialization.
+        """
+        chosen = initialization or self.initializations[0]
+        if chosen not in self.initializations:
+            raise UserError(
+                f"initialization = '{chosen}' is not available for {self.name};"
+                f" choose from: {', '.join(self.initializations)}"
+            )
+        biased = None
+        if chosen == "biased" and self.biased_primitive:
+            biased = self.primitives.index(self.biased_primitive)
+        return architecture.init_architecture(
+            key,
+            num_primitives=len(self.primitives),
+            num_nodes=num_nodes,
+            edge_normalization=self.edge_normalization,
+            biased_primitive=biased,
+        )
+
+
+def check_channel_divisors(
+    init_channels: int, num_cells: int, divisors: Sequence[int]
+) -> None:
+    """Check that every cell's channels can be divided.
+
+    Raises:
+      UserError: a width is not divisible by its K, or leaves a reduction cell an odd
+        number of channels, which its factorized reductions cannot halve.
+    """
+    if len(divisors) != num_cells:
+        raise UserError(
+            f"channel_divisor has {len(divisors)} values for num_cells = {num_cells};"
+            " give one number, or one per cell"
+        )
+    reductions, width = topology.reduction_cells(num_cells), init_channels
+    for cell, divisor in enumerate(divisors):
+        width = 2 * width if cell in reductions else width
+        factor = width // init_channels
+        if divisor < 1 or width % divisor:
+            raise UserError(
+                f"init_channels = {init_channels} must be divisible by channel_divisor"
+                f" = {divisor} (cell {cell} has {factor} x {init_channels} channels);"
+                f" {_suggest(init_channels, divisor)}"
+            )
+        if cell in reductions and (width // divisor) % 2:
+            raise UserError(
+                f"channel_divisor = {divisor} leaves {width // divisor} channels in"
+                f" reduction cell {cell}, which must be even;"
+                f" {_suggest(init_channels, 2 * divisor)}"
+            )
+
+
+def _suggest(channels: int, multiple: int) -> str:
+    below = channels // max(multiple, 1) * multiple
+    options = [str(n) for n in (below, below + multiple) if n > 0]
+    return f"try init_channels = {' or '.join(options)}"

@@ -1,0 +1,1 @@
+"""Whole networks: the search network and the networks derived from genotypes."""

@@ -1,0 +1,176 @@
+"""Depthwise convolution: the one place where its lowering is chosen.
+
+XLA's grouped convolution is slow on CPU, forward and towards the input (factor 20 to
+60 against shifted multiply-adds, see docs/performance.md); its gradient towards the
+weights is not, and compiles several times faster than k^2 reductions.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from adarts_jax.nn import windows
+
+Lowering = Literal["shifted", "grouped"]
+Stacked = Float[Array, "op batch height width channel"]
+Kernels = tuple[Float[Array, "k k channel"], ...]
+
+
+def depthwise_conv(
+    x: Stacked,
+    kernels: Kernels,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    lowering: Lowering | None = None,
+) -> Stacked:
+    """Convolve every channel with its own filter, for a stack of operations.
+
+    ``y[o, b, h, w, c] = sum_ij x[o, b, s*h + d*i - p, s*w + d*j - p, c] * k_o[i, j, c]``
+    with ``p = d * (k // 2)`` and zero padding: PyTorch's ``Conv2d(groups=C,
+    padding=p, bias=False)`` for each operation o.
+
+    Args:
+      x: images; an op axis of length 1 is shared by all operations.
+      kernels: one odd square filter bank per operation; sizes may differ.
+      stride: 1 or 2; the output has ``ceil(size / stride)`` pixels.
+      dilation: distance between taps.
+      lowering: "shifted" multiply-adds (default on CPU) or XLA's "grouped"
+        convolution (default elsewhere).
+    """
+    if lowering is None:
+        lowering = "shifted" if jax.default_backend() == "cpu" else "grouped"
+    if lowering == "shifted":
+        return _shifted(x, kernels, stride, dilation)
+    images = [x[min(o, x.shape[0] - 1)] for o in range(len(kernels))]
+    return jnp.stack(
+        [
+            _grouped(image, kernel, stride, dilation)
+            for image, kernel in zip(images, kernels, strict=True)
+        ]
+    )
+
+
+def _grouped(
+    x: Float[Array, "batch height width channel"],
+    kernel: Float[Array, "k k channel"],
+    stride: int,
+    dilation: int,
+) -> Float[Array, "batch height width channel"]:
+    k, _, channels = kernel.shape
+    padding = dilation * (k // 2)
+    return lax.conv_general_dilated(
+        x,
+        kernel[:, :, None, :].astype(x.dtype),
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        feature_group_count=channels,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _same_size(kernels: Kernels) -> Float[Array, "op k k channel"]:
+    """Embed every filter in the largest one's frame; zeros change nothing."""
+    largest = max(kernel.shape[0] for kernel in kernels)
+    margins = [(largest - kernel.shape[0]) // 2 for kernel in kernels]
+    return jnp.stack(
+        [
+            jnp.pad(kernel, ((m, m), (m, m), (0, 0)))
+            for kernel, m in zip(kernels, margins, strict=True)
+        ]
+    )
+
+
+def _tap_weights(
+    weights: Float[Array, "op k k channel"], i: int, j: int
+) -> Float[Array, "op 1 1 1 channel"]:
+    ops, _, _, channels = weights.shape
+    tap = lax.slice(weights, (0, i, j, 0), (ops, i + 1, j + 1, channels))
+    return tap.reshape(ops, 1, 1, 1, channels)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
+    weights = _same_size(kernels)
+    k = weights.shape[1]
+    height, width = (windows.output_size(n, k, stride, dilation) for n in x.shape[2:4])
+    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
+    padded = windows.pad_axis(x, 2, padding, stride * (height + reach))
+    padded = windows.pad_axis(padded, 3, padding, stride * (width + reach))
+    rows = windows.split_phases(padded, 2, stride)
+    phases = [windows.split_phases(row, 3, stride) for row in rows]
+    # Without the barrier XLA recomputes the padding inside every tap.
+    phases = lax.optimization_barrier(phases)
+    total = None
+    for i in range(k):
+        for j in range(k):
+            a, b = i * dilation, j * dilation
+            phase = phases[a % stride][b % stride]
+            top, left = a // stride, b // stride
+            tap = phase[:, :, top : top + height, left : left + width]
+            part = tap * _tap_weights(weights, i, j)
+            total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _shifted_forward(x, kernels, stride, dilation):
+    return _shifted(x, kernels, stride, dilation), (x, kernels)
+
+
+def _shifted_backward(stride, dilation, residuals, g):
+    x, kernels = residuals
+    size = x.shape[2:4]
+    if x.shape[0] == len(kernels):
+        dx = _input_gradient(g, kernels, size, stride, dilation)
+    else:
+        dx = sum(
+            _input_gradient(g[o : o + 1], kernels[o : o + 1], size, stride, dilation)
+            for o in range(len(kernels))
+        )
+    gradients = []
+    for o, kernel in enumerate(kernels):
+        image = x[min(o, x.shape[0] - 1)]
+        convolve = functools.partial(_grouped, image, stride=stride, dilation=dilation)
+        gradients.append(jax.vjp(convolve, kernel)[1](g[o])[0])
+    return dx, tuple(gradients)
+
+
+_shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
+def _input_gradient(
+    g: Stacked, kernels: Kernels, size: tuple[int, int], stride: int, dilation: int
+) -> Stacked:
+    """Transposed convolution in gather form, one dense sum per phase."""
+    if stride == 1:
+        flipped = tuple(kernel[::-1, ::-1] for kernel in kernels)
+        return _shifted(g, flipped, 1, dilation)
+    weights = _same_size(kernels)
+    k = weights.shape[1]
+    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
+    spread = ((0, 0), (0, 0), (reach, reach), (reach, reach), (0, 0))
+    padded = lax.optimization_barrier(jnp.pad(g, spread))
+    height, width = g.shape[2] + reach, g.shape[3] + reach
+
+    def phase(p: int, q: int) -> Stacked:
+        total = jnp.zeros((*g.shape[:2], height, width, g.shape[4]), g.dtype)
+        for i in (i for i in range(k) if (i * dilation) % stride == p):
+            for j in (j for j in range(k) if (j * dilation) % stride == q):
+                top = reach - (i * dilation) // stride
+                left = reach - (j * dilation) // stride
+                tap = padded[:, :, top : top + height, left : left + width]
+                total = total + tap * _tap_weights(weights, i, j)
+        return total
+
+    rows = [
+        windows.merge_phases([phase(p, q) for q in range(stride)], 3)
+        for p in range(stride)
+    ]
+    merged = windows.merge_phases(rows, 2)
+    return merged[:, :, padding : padding + size[0], padding : padding + size[1]]

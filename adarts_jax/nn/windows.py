@@ -1,0 +1,124 @@
+"""Sliding windows along one axis as dense shifted slices, and their adjoint.
+
+A strided slice of an image is slow on every backend, a dense one is nearly free. An
+axis is therefore split into its ``stride`` phases (every stride-th element), so that
+each tap of a window is one dense slice of one phase.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Shaped
+
+Any = Shaped[Array, "..."]
+
+
+def output_size(size: int, window: int, stride: int, dilation: int = 1) -> int:
+    """Positions of a symmetrically padded odd window: ``ceil(size / stride)``."""
+    padding = dilation * (window // 2)
+    return (size + 2 * padding - dilation * (window - 1) - 1) // stride + 1
+
+
+def split_phases(x: Any, axis: int, stride: int) -> list[Any]:
+    """Return ``x[p::stride]`` along ``axis`` for every phase p, each dense.
+
+    The length of the axis must be a multiple of ``stride``.
+    """
+    if stride == 1:
+        return [x]
+    shape = (*x.shape[:axis], x.shape[axis] // stride, stride, *x.shape[axis + 1 :])
+    folded = x.reshape(shape)
+    return [lax.index_in_dim(folded, p, axis + 1, keepdims=False) for p in range(stride)]
+
+
+def merge_phases(phases: list[Any], axis: int) -> Any:
+    """Interleave phases along ``axis``: the inverse of ``split_phases``."""
+    if len(phases) == 1:
+        return phases[0]
+    first = phases[0]
+    stacked = jnp.stack(phases, axis=axis + 1)
+    return stacked.reshape(*first.shape[:axis], -1, *first.shape[axis + 1 :])
+
+
+def pad_axis(x: Any, axis: int, before: int, length: int, value: float = 0.0) -> Any:
+    """Give ``axis`` the given ``length``, with ``before`` new elements in front.
+
+    Elements that do not fit are cropped from the end.
+    """
+    widths = [(0, 0, 0)] * x.ndim
+    widths[axis] = (before, length - before - x.shape[axis], 0)
+    return lax.pad(x, jnp.asarray(value, x.dtype), widths)
+
+
+def taps(
+    x: Any, axis: int, *, window: int, stride: int, value: float = 0.0
+) -> list[Any]:
+    """Return one dense slice per tap of a symmetrically padded window.
+
+    Element n of tap t is ``x_padded[n * stride + t]``; padding has ``value``.
+    """
+    size = output_size(x.shape[axis], window, stride)
+    length = stride * (size + (window - 1) // stride)
+    padded = pad_axis(x, axis, window // 2, length, value)
+    phases = split_phases(padded, axis, stride)
+    return [
+        lax.slice_in_dim(phases[t % stride], t // stride, t // stride + size, axis=axis)
+        for t in range(window)
+    ]
+
+
+def adjoint(
+    arrays: tuple[Any, ...],
+    axis: int,
+    term: Callable[..., Any],
+    *,
+    window: int,
+    stride: int,
+    size: int,
+) -> Any:
+    """Gather what each input element receives from the windows that cover it.
+
+    ``dx[n * stride + t - window // 2] += term(t, *(a[n] for a in arrays))``, written
+    as one dense sum of slices per phase.
+
+    Args:
+      arrays: gradient (and what else ``term`` needs), indexed by window position.
+      axis: the axis the window slides along.
+      term: ``term(t, *slices)``, the contribution through tap t; zero for zeros.
+      window: taps of the window.
+      stride: distance of neighbouring positions.
+      size: length of the axis before windowing.
+    """
+    count, reach = arrays[0].shape[axis], (window - 1) // stride
+    padded = [pad_axis(a, axis, reach, count + 2 * reach) for a in arrays]
+    # Without the barrier XLA recomputes the padding inside every tap.
+    padded = lax.optimization_barrier(padded)
+    sums = []
+    for phase in range(stride):
+        total = None
+        for t in range(phase, window, stride):
+            start = reach - t // stride
+            slices = [
+                lax.slice_in_dim(a, start, start + count + reach, axis=axis)
+                for a in padded
+            ]
+            part = term(t, *slices)
+            total = part if total is None else total + part
+        sums.append(total)
+    merged = merge_phases(sums, axis)
+    merged = pad_axis(merged, axis, 0, window // 2 + size)
+    return lax.slice_in_dim(merged, window // 2, window // 2 + size, axis=axis)
+
+
+def sum_shared(gradient: Any, ops: int) -> Any:
+    """Add the gradients of a stack of operations that share one input.
+
+    Args:
+      gradient: one per operation, (op, ...).
+      ops: length of the input's op axis, 1 where it was shared.
+    """
+    if ops == gradient.shape[0]:
+        return gradient
+    # Not `gradient.sum(0)`: XLA would move that into every tap and fuse nothing.
+    return sum(gradient[o : o + 1] for o in range(gradient.shape[0]))
