@@ -101,7 +101,7 @@ def format_seconds(seconds: float) -> str:
     """Return a duration for people.
 
     >>> [format_seconds(s) for s in (0.0123, 4.56, 75, 7265)]
-    ['12 ms', '4.6 s', '1:15 min', '2:01 h']
+    ['12.3 ms', '4.6 s', '1:15 min', '2:01 h']
     """
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"

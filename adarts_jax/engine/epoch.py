@@ -204,8 +204,8 @@ def draw_without_repetition(
 ) -> Int[Array, " batch"]:
     """Draw ``size`` different elements in random order.
 
-    Those with the largest of one uniform number each: on a CPU a tenth of the time of
-    a full permutation (measured, 1 of 25,000: 0.8 against 15 ms).
+    Those with the largest of one uniform number each, which is quicker than a full
+    permutation (64 of 25,000 on two CPU cores: 0.8 ms against 15 ms).
     """
     return indices[lax.top_k(jax.random.uniform(key, indices.shape), size)[1]]
 
@@ -225,11 +225,12 @@ def _add(
     update_architecture: Array,
 ) -> MetricSums:
     """Add the metrics of a step; the first one of an epoch starts from zero."""
-    first = within == 0
-    old = jax.tree.map(
-        lambda total: jnp.where(first, 0, total), (metrics.sums, metrics.count)
-    )
-    sums = {name: old[0][name] + value for name, value in values.items()}
+    is_first = within == 0
+    count = jnp.where(is_first, 0, metrics.count) + 1
+    sums = {
+        name: jnp.where(is_first, 0, metrics.sums[name]) + value
+        for name, value in values.items()
+    }
     # Architecture metrics are not a number by intent while the architecture is frozen.
     fine = [
         jnp.isfinite(value) | (name.startswith("architecture/") & ~update_architecture)
@@ -237,4 +238,4 @@ def _add(
     ]
     bad = (metrics.first_bad_step < 0) & ~jnp.stack(fine).all()
     first_bad_step = jnp.where(bad, number, metrics.first_bad_step)
-    return MetricSums(sums, old[1] + 1, first_bad_step)
+    return MetricSums(sums, count, first_bad_step)

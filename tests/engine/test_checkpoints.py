@@ -1,5 +1,6 @@
 """Checkpoints: what is restored is what was saved, or the user hears why not."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -108,7 +109,14 @@ def flip(path):
     path.write_bytes(content)
 
 
+def falsify(path):
+    """Change a number where no reader below us would notice."""
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"crc32": meta["crc32"] ^ 1}))
+
+
 DAMAGES = {
+    "other numbers": lambda d: falsify(d / "3" / "meta" / "metadata"),
     "flipped": lambda d: [flip(path) for path in payload(d, 3)],
     "cut": lambda d: [
         path.write_bytes(path.read_bytes()[:10]) for path in payload(d, 3)

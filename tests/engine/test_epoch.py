@@ -67,7 +67,7 @@ def write_diary(
     rates = jnp.stack([weight_learning_rate, architecture_learning_rate])
     loss = state.step.astype(jnp.float32)
     if bad_step is not None:
-        loss = jnp.where(state.step == bad_step, jnp.inf, loss)
+        loss = jnp.where(state.step >= bad_step, jnp.inf, loss)
     metrics = {
         "weight/loss": loss,
         "architecture/loss": jnp.where(update_architecture, 2 * loss, jnp.nan),
