@@ -60,7 +60,9 @@ class BatchNorm(nn.Module):
         if train:
             y, batch_mean, batch_var = normalize(x, scale, self.epsilon)
             if not self.is_initializing():
-                self._record(mean, var, batch_mean, batch_var, math.prod(x.shape[-4:-1]))
+                self._record(
+                    mean, var, batch_mean, batch_var, math.prod(x.shape[-4:-1])
+                )
         else:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             y = (x - _spread(mean.value)) * _spread(factor)

@@ -22,7 +22,9 @@ def pool_state(
 
 
 @jax.custom_vjp
-def _maximum(flat: Float[Array, "batch pixel channel"]) -> Float[Array, "batch channel"]:
+def _maximum(
+    flat: Float[Array, "batch pixel channel"],
+) -> Float[Array, "batch channel"]:
     return flat.max(1)
 
 
@@ -61,9 +63,7 @@ class AlphaAttention(nn.Module):
         """Return one factor in (0, 1) per image, edge and channel."""
         edges, channels = mean.shape[1:]
         ops = op_weights.shape[1]
-        fc1 = self.param(
-            "fc1", torch_uniform(2 * channels), (edges, 2 * channels, ops)
-        )
+        fc1 = self.param("fc1", torch_uniform(2 * channels), (edges, 2 * channels, ops))
         fc2 = self.param("fc2", torch_uniform(ops), (edges, ops, channels))
         hidden = jnp.einsum(
             "bec,eco->beo", jnp.concatenate([mean, maximum], axis=-1), fc1

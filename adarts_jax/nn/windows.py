@@ -29,7 +29,9 @@ def split_phases(x: Any, axis: int, stride: int) -> list[Any]:
         return [x]
     shape = (*x.shape[:axis], x.shape[axis] // stride, stride, *x.shape[axis + 1 :])
     folded = x.reshape(shape)
-    return [lax.index_in_dim(folded, p, axis + 1, keepdims=False) for p in range(stride)]
+    return [
+        lax.index_in_dim(folded, p, axis + 1, keepdims=False) for p in range(stride)
+    ]
 
 
 def merge_phases(phases: list[Any], axis: int) -> Any:

@@ -1,0 +1,87 @@
+"""Weights of the PyTorch originals and ours: explicit rules, both directions.
+
+NumPy arrays in and out; torch itself is needed only to read or write ``.pt`` files.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from adarts_jax.architecture import ArchitectureParams
+from adarts_jax.errors import UserError
+from adarts_jax.networks.search_network import SearchNetwork
+from adarts_jax.space import topology
+from adarts_jax.torch_weights.layouts import export_state_dict, import_state_dict
+from adarts_jax.torch_weights.search_rules import search_rules
+
+_ARCHITECTURE = {
+    "alphas_normal": "alpha_normal",
+    "alphas_reduce": "alpha_reduce",
+    "betas_normal": "beta_normal",
+    "betas_reduce": "beta_reduce",
+}
+
+
+def search_variables(
+    state_dict: Mapping[str, np.ndarray], network: SearchNetwork
+) -> PyTree:
+    """Map the state dict of a PyTorch search network to our variables.
+
+    Args:
+      state_dict: NumPy arrays by PyTorch name (``module.`` prefixes and
+        ``num_batches_tracked`` are understood; architecture tensors are left out, see
+        ``search_architecture``).
+      network: the search network of the same size.
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}`` of NumPy arrays.
+
+    Raises:
+      UserError: entries are missing, unexpected or of another shape.
+    """
+    weights = {k: v for k, v in state_dict.items() if k not in _ARCHITECTURE}
+    stem = [v for k, v in weights.items() if k.endswith("stem.0.weight")]
+    channels = np.shape(stem[0])[1] if stem else 3
+    template = _shapes(network, channels)
+    return import_state_dict(weights, search_rules(network), template)
+
+
+def search_state_dict(
+    variables: PyTree, network: SearchNetwork
+) -> dict[str, np.ndarray]:
+    """Map our variables (or gradients, ``{"params": ...}``) to PyTorch's names."""
+    return export_state_dict(variables, search_rules(network))
+
+
+def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams:
+    """Map ``alphas_normal``, ``alphas_reduce`` (and betas) to our parameters.
+
+    Raises:
+      UserError: an alpha is missing.
+    """
+    found = {
+        ours: jnp.asarray(tensors[theirs])
+        for theirs, ours in _ARCHITECTURE.items()
+        if theirs in tensors
+    }
+    for required in ("alpha_normal", "alpha_reduce"):
+        if required not in found:
+            raise UserError(
+                f"no '{required.replace('alpha', 'alphas')}' among the tensors"
+                f" ({', '.join(tensors) or 'none'}); give both alphas"
+            )
+    return ArchitectureParams(**found)
+
+
+def _shapes(network: SearchNetwork, image_channels: int) -> PyTree:
+    edges = topology.num_edges(network.num_nodes)
+    ops = len(network.primitives)
+    zeros = [jnp.zeros((edges, ops))] * 2 + [jnp.zeros(edges)] * 2
+    arch = ArchitectureParams(*zeros)
+    images = jnp.zeros((2, 32, 32, image_channels))
+    return jax.eval_shape(
+        lambda key: network.init(key, arch, images, train=False), jax.random.key(0)
+    )
