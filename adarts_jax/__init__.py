@@ -13,7 +13,7 @@ from adarts_jax.errors import UserError as UserError
 from adarts_jax.methods import METHODS as METHODS
 from adarts_jax.methods import find_method as find_method
 from adarts_jax.space.genotype import Genotype as Genotype
-from adarts_jax.space.published import PUBLISHED as published
+from adarts_jax.space.published import PUBLISHED as published  # noqa: N811
 
 if TYPE_CHECKING:
     from adarts_jax.engine.search_loop import SearchResult

@@ -1,1 +1,1 @@
-"""Building blocks of the networks: NHWC, torch semantics, no architecture parameters."""
+"""Building blocks of the networks: NHWC, torch semantics, no architecture."""

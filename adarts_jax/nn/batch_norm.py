@@ -58,7 +58,8 @@ class BatchNorm(nn.Module):
         elif scale is None:
             scale = jnp.ones(shape, jnp.float32)
         if train:
-            y, batch_mean, batch_var = normalize(x, scale, self.epsilon)
+            normalized: tuple = normalize(x, scale, self.epsilon)
+            y, batch_mean, batch_var = normalized
             if not self.is_initializing():
                 self._record(
                     mean, var, batch_mean, batch_var, math.prod(x.shape[-4:-1])

@@ -30,9 +30,9 @@ def depthwise_conv(
 ) -> Stacked:
     """Convolve every channel with its own filter, for a stack of operations.
 
-    ``y[o, b, h, w, c] = sum_ij x[o, b, s*h + d*i - p, s*w + d*j - p, c] * k_o[i, j, c]``
-    with ``p = d * (k // 2)`` and zero padding: PyTorch's ``Conv2d(groups=C,
-    padding=p, bias=False)`` for each operation o.
+    ``y[o, b, h, w, c] = sum_ij x[o, b, s h + d i - p, s w + d j - p, c] k_o[i, j, c]``
+    with ``p = d (k // 2)`` and zero padding: PyTorch's ``Conv2d(groups=C, padding=p,
+    bias=False)`` for each operation o.
 
     Args:
       x: images; an op axis of length 1 is shared by all operations.

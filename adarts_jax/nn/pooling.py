@@ -6,6 +6,7 @@ offset is kept as one byte.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ def avg_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
         counts = _counts(x.shape[axis], sizes, stride).astype(x.dtype)
         shape = [len(sizes), 1, 1, 1, 1]
         shape[axis] = counts.shape[1]
-        x = _sum_along(x, axis, sizes, stride) * (1 / counts).reshape(shape)
+        total: Stacked = _sum_along(x, axis, sizes, stride)
+        x = total * jnp.asarray(1 / counts).reshape(shape)
     return x
 
 
@@ -104,7 +106,8 @@ _max_along.defvjp(_max_forward, _max_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _sum_along(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
     taps = windows.taps(x, axis, window=max(sizes), stride=stride)
-    return sum(tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps))
+    parts = [tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps)]
+    return functools.reduce(operator.add, parts)
 
 
 def _sum_forward(x, axis, sizes, stride):

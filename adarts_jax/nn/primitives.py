@@ -96,8 +96,9 @@ def group_by_family(primitives: Sequence[str]) -> tuple[Stack, ...]:
     [(1,), (3, 5), (3,)]
     """
     found = [find_primitive(name) for name in primitives]
+    families: dict[Family, None] = dict.fromkeys(p.family for p in found)
     stacks = []
-    for family in dict.fromkeys(p.family for p in found):
+    for family in families:
         columns = tuple(i for i, p in enumerate(found) if p.family == family)
         stacks.append(Stack(family, tuple(found[i].size for i in columns), columns))
     return tuple(stacks)

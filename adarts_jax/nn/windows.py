@@ -5,6 +5,8 @@ axis is therefore split into its ``stride`` phases (every stride-th element), so
 each tap of a window is one dense slice of one phase.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -123,4 +125,5 @@ def sum_shared(gradient: Any, ops: int) -> Any:
     if ops == gradient.shape[0]:
         return gradient
     # Not `gradient.sum(0)`: XLA would move that into every tap and fuse nothing.
-    return sum(gradient[o : o + 1] for o in range(gradient.shape[0]))
+    parts = [gradient[o : o + 1] for o in range(gradient.shape[0])]
+    return functools.reduce(operator.add, parts)
