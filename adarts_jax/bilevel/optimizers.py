@@ -71,7 +71,11 @@ def clip_by_norm(max_norm: float | None) -> optax.GradientTransformation:
         factor = jnp.minimum(1.0, max_norm / (optax.global_norm(updates) + 1e-6))
         return jax.tree.map(lambda u: u * factor, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    def init(params: PyTree) -> optax.OptState:
+        del params
+        return optax.EmptyState()
+
+    return optax.GradientTransformation(init, update)
 
 
 def descend(

@@ -3,6 +3,8 @@
 Pure functions on an explicit state. No schedules, no data, no host work here.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,7 +13,6 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.gradients import Batch, Gradients, first_order
 from adarts_jax.bilevel.optimizers import Optimizers, descend
 
@@ -41,7 +42,7 @@ class SearchState:
 
 def init_state(
     network: nn.Module,
-    arch: ArchitectureParams,
+    arch: PyTree,
     optimizers: Optimizers,
     *,
     image_shape: tuple[int, int, int],
@@ -51,7 +52,7 @@ def init_state(
 
     Args:
       network: a search network.
-      arch: its architecture parameters.
+      arch: its ``ArchitectureParams``.
       optimizers: see ``make_optimizers``.
       image_shape: height, width, channels of the images.
       key: random key of the weights.
@@ -131,7 +132,9 @@ def search_step(
       ``<phase>/gradient_norm`` for both phases (NaN for the architecture while it is
       frozen) and ``attention/tied_edges`` of the weight step.
     """
-    batches = jax.tree.map(lambda *pair: jnp.stack(pair), architecture_batch, weight_batch)
+    batches = jax.tree.map(
+        lambda *pair: jnp.stack(pair), architecture_batch, weight_batch
+    )
 
     def phase(index: Array, carry: tuple) -> tuple:
         state, records = carry
@@ -174,8 +177,8 @@ def _update_architecture(
         state.arch,
         learning_rate,
     )
-    return state.replace(
-        arch=arch, arch_opt_state=opt_state, batch_stats=gradients.batch_stats
+    return dataclasses.replace(
+        state, arch=arch, arch_opt_state=opt_state, batch_stats=gradients.batch_stats
     )
 
 
@@ -192,7 +195,8 @@ def _update_weights(
         state.params,
         learning_rate,
     )
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         weight_opt_state=opt_state,
