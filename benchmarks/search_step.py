@@ -14,107 +14,20 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import timing
+from benchmarks.search_step_workers import (
+    BOTH_STEPS,
+    SETTINGS,
+    WEIGHT_STEP,
+    WORKERS,
+    Setting,
+)
 from benchmarks.timing import Record
 
 RESULTS = Path(__file__).resolve().parent / "results"
-BOTH_STEPS = "architecture_and_weight_step"
-WEIGHT_STEP = "weight_step"
-Program = Callable[[], object]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One size of the search network and how often to repeat its steps."""
-
-    init_channels: int
-    num_cells: int
-    batch_size: int
-    image_size: int
-    image_channels: int
-    rounds: int
-    repetitions: int
-    num_classes: int = 10
-
-
-def digits_setting() -> Setting:
-    """Return the size of a search without any option, on the embedded 8x8 images."""
-    from adarts_jax.config import SearchConfig
-
-    config = SearchConfig()
-    size = (config.network.init_channels, config.network.num_cells, config.batch_size)
-    return Setting(*size, image_size=8, image_channels=1, rounds=7, repetitions=10)
-
-
-SETTINGS: dict[str, Callable[[], Setting]] = {
-    "digits": digits_setting,
-    "small": lambda: Setting(8, 4, 32, 32, 3, rounds=7, repetitions=3),
-    "full": lambda: Setting(16, 8, 64, 32, 3, rounds=3, repetitions=1),
-}
-
-
-def random_batches(setting: Setting) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return a weight batch and an architecture batch: NHWC float32, int32 labels."""
-    random = np.random.default_rng(0)
-    side, channels = setting.image_size, setting.image_channels
-    shape = (setting.batch_size, side, side, channels)
-    return [
-        (
-            random.standard_normal(shape, np.float32),
-            random.integers(0, setting.num_classes, shape[:1], np.int32),
-        )
-        for _ in range(2)
-    ]
-
-
-def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
-    """Build the PyTorch search network and its two programs."""
-    import torch
-
-    from benchmarks.torch_reference import bilevel, search_network
-
-    start = time.perf_counter()
-    torch.manual_seed(0)
-    network = search_network.SearchNetwork(
-        setting.init_channels,
-        setting.num_cells,
-        setting.num_classes,
-        image_channels=setting.image_channels,
-    ).train()
-    arch = search_network.random_architecture()
-    weights = bilevel.weight_optimizer(network)
-    alphas = bilevel.architecture_optimizer(arch)
-    weight_batch, arch_batch = (
-        (
-            torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(y).long(),
-        )
-        for x, y in random_batches(setting)
-    )
-
-    def weight_step() -> None:
-        bilevel.weight_step(network, arch, weights, *weight_batch)
-
-    def both_steps() -> None:
-        bilevel.architecture_step(network, arch, alphas, *arch_batch)
-        weight_step()
-
-    setup = {
-        "versions": {"torch": torch.__version__},
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
-        "build_seconds": time.perf_counter() - start,
-        "num_parameters": sum(p.numel() for p in network.parameters()),
-    }
-    return setup, {BOTH_STEPS: both_steps, WEIGHT_STEP: weight_step}
-
-
-WORKERS = {"torch": torch_worker}
 # Compile seconds mean a compilation, not a look-up in a cache.
 ENVIRONMENT = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
@@ -187,7 +100,12 @@ def print_summary(name: str, measured: Record) -> None:
                 f" {numbers['peak_mib']:.0f} MiB, {quiet}"
             )
         if "compile_seconds" in record:
-            print(f"{name:7s} {implementation:6s} compile {record['compile_seconds']}")
+            print(
+                f"{name:7s} {implementation:6s} compile"
+                f" {record['compile_seconds']:.1f} s"
+                f" ({record['compile_cpu_seconds']:.1f} CPU s), trace"
+                f" {record['trace_seconds']:.1f} s, init {record['init_seconds']:.1f} s"
+            )
 
 
 def parse_arguments() -> argparse.Namespace:

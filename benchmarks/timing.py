@@ -151,14 +151,15 @@ def machine_cpu_seconds() -> float:
     return (user + nice + system + sum(rest[:3])) / TICKS_PER_SECOND
 
 
-def wait_until_quiet(patience_seconds: float) -> None:
-    """Wait for others to leave the processor alone, but not for ever."""
+def wait_until_quiet(patience_seconds: float) -> bool:
+    """Wait for others to leave the processor alone; return whether they did."""
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
         before = machine_cpu_seconds()
         time.sleep(1.0)
         if machine_cpu_seconds() - before < QUIET_CORES:
-            return
+            return True
+    return False
 
 
 def _one_round(
@@ -196,15 +197,17 @@ def measure_in_turn(
 ) -> dict[str, list[Record]]:
     """Run one program on all workers in turn, again and again.
 
-    Goes on until every worker has had ``rounds`` quiet turns, but for no more than
-    three times as many turns in all.
+    Goes on until every worker has had ``rounds`` quiet turns, for no more than three
+    times as many rounds in all. A round is skipped if the machine does not get quiet
+    beforehand, except the first, so that there always is a result.
 
     Args:
       workers: warm workers that all know ``program``.
       program: name of what to repeat.
       rounds: quiet turns per worker; the order is reversed every other round.
       repetitions: repetitions per turn.
-      patience_seconds: how long to wait, before each round, for a quiet machine.
+      patience_seconds: how long to wait, before each round, for a quiet machine; 0 to
+        start at once.
 
     Returns:
       One record per round for each worker.
@@ -213,7 +216,9 @@ def measure_in_turn(
     for index in range(3 * rounds):
         if all(sum(map(is_quiet, r)) >= rounds for r in records.values()):
             break
-        wait_until_quiet(patience_seconds)
+        wait = patience_seconds > 0
+        if wait and not wait_until_quiet(patience_seconds) and index > 0:
+            continue
         for worker in workers if index % 2 == 0 else reversed(workers):
             others = [other for other in workers if other is not worker]
             record = _one_round(worker, others, program, repetitions)
