@@ -22,6 +22,9 @@ class BatchNorm(nn.Module):
     while training and the running statistics otherwise. The running variance takes in
     the unbiased batch variance, as in PyTorch.
 
+    Statistics and parameters are float32 and so is the arithmetic, whatever the type
+    of ``x``; the result has the type of ``x``.
+
     Attributes:
       affine: whether ``scale`` and ``bias`` are parameters of this layer.
       momentum: share of a running statistic that is KEPT at each update (PyTorch's
@@ -67,7 +70,7 @@ class BatchNorm(nn.Module):
         else:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             y = (x - _spread(mean.value)) * _spread(factor)
-        return y if bias is None else y + _spread(bias)
+        return (y if bias is None else y + _spread(bias)).astype(x.dtype)
 
     def _record(
         self,
@@ -102,11 +105,11 @@ def normalize(
 
 
 def _normalize_forward(x, scale, epsilon):
-    mean = jnp.mean(x, _OVER)
+    mean = jnp.mean(x, _OVER, dtype=jnp.promote_types(x.dtype, scale.dtype))
     var = jnp.mean(jnp.square(x - _spread(mean)), _OVER)
     inverse = jax.lax.rsqrt(var + epsilon)
     y = (x - _spread(mean)) * _spread(inverse * scale)
-    return (y, mean, var), (x, scale, mean, inverse)
+    return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
 def _normalize_backward(epsilon, residuals, cotangents):
@@ -115,11 +118,11 @@ def _normalize_backward(epsilon, residuals, cotangents):
     g = cotangents[0]
     count = math.prod(x.shape[-4:-1])
     centred = x - _spread(mean)
-    g_mean = jnp.mean(g, _OVER)
+    g_mean = jnp.mean(g, _OVER, dtype=mean.dtype)
     scale_gradient = jnp.sum(g * centred, _OVER) * inverse
     slope = _spread(inverse * scale_gradient / count)
     dx = (g - _spread(g_mean) - centred * slope) * _spread(inverse * scale)
-    return dx, scale_gradient
+    return dx.astype(x.dtype), scale_gradient.astype(scale.dtype)
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)

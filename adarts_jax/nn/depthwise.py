@@ -116,7 +116,7 @@ def _shifted(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacke
             part = tap * _tap_weights(weights, i, j)
             total = part if total is None else total + part
     assert total is not None
-    return total
+    return total.astype(x.dtype)
 
 
 def _shifted_forward(x, kernels, stride, dilation):
@@ -172,5 +172,5 @@ def _input_gradient(
         windows.merge_phases([phase(p, q) for q in range(stride)], 3)
         for p in range(stride)
     ]
-    merged = windows.merge_phases(rows, 2)
+    merged = windows.merge_phases(rows, 2).astype(g.dtype)
     return merged[:, :, padding : padding + size[0], padding : padding + size[1]]

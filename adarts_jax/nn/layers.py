@@ -44,8 +44,9 @@ def pointwise(x: Images, kernel: Float[Array, "op edge i o"]) -> Images:
       kernel: one matrix per operation and edge.
 
     Returns:
-      Images with ``edge * o`` channels.
+      Images with ``edge * o`` channels, of the type of ``x``.
     """
+    kernel = kernel.astype(x.dtype)
     ops, edges, fan_in, fan_out = kernel.shape
     if edges * max(fan_in, fan_out) <= max(BLOCK_DIAGONAL_CHANNELS, fan_in, fan_out):
         eye = jnp.eye(edges, dtype=kernel.dtype)[None, :, None, :, None]
@@ -211,6 +212,7 @@ class FactorizedConv7(nn.Module):
                 padding=((3, 3), (0, 0)) if vertical else ((0, 0), (3, 3)),
                 use_bias=False,
                 kernel_init=torch_uniform(7 * y.shape[-1]),
+                dtype=x.dtype,
                 name=name,
             )
             y = conv(y)

@@ -12,8 +12,11 @@ from jaxtyping import PyTree
 
 from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.errors import UserError
+from adarts_jax.networks.derived_network import DerivedNetwork, variable_shapes
 from adarts_jax.networks.search_network import SearchNetwork
 from adarts_jax.space import topology
+from adarts_jax.space.stack import image_size
+from adarts_jax.torch_weights.derived_rules import derived_rules
 from adarts_jax.torch_weights.layouts import export_state_dict, import_state_dict
 from adarts_jax.torch_weights.search_rules import search_rules
 
@@ -54,6 +57,38 @@ def search_state_dict(
 ) -> dict[str, np.ndarray]:
     """Map our variables (or gradients, ``{"params": ...}``) to PyTorch's names."""
     return export_state_dict(variables, search_rules(network))
+
+
+def derived_variables(
+    state_dict: Mapping[str, np.ndarray], network: DerivedNetwork
+) -> PyTree:
+    """Map the state dict of a PyTorch derived network to our variables.
+
+    Args:
+      state_dict: NumPy arrays by PyTorch name (``module.`` prefixes and
+        ``num_batches_tracked`` are understood).
+      network: the derived network of the same size, with an auxiliary head if the
+        state dict has one.
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}`` of NumPy arrays.
+
+    Raises:
+      UserError: entries are missing, unexpected or of another shape.
+    """
+    first = derived_rules(network)[0].key
+    stem = [v for k, v in state_dict.items() if k.removeprefix("module.") == first]
+    channels = np.shape(stem[0])[1] if stem else 3
+    size = image_size(network.stem, None)
+    template = variable_shapes(network, (*size, channels))
+    return import_state_dict(state_dict, derived_rules(network), template)
+
+
+def derived_state_dict(
+    variables: PyTree, network: DerivedNetwork
+) -> dict[str, np.ndarray]:
+    """Map our variables (or gradients, ``{"params": ...}``) to PyTorch's names."""
+    return export_state_dict(variables, derived_rules(network))
 
 
 def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams:
