@@ -30,20 +30,24 @@ def derived_rules(network: DerivedNetwork) -> list[Rule]:
         rules.append(_kernel(conv, ("stem", f"conv_{index}"), "conv"))
         rules += _norm(norm, ("stem", f"bn_{index}"))
     for index, place in enumerate(place_all(network)):
-        rules += _cell(
-            f"cells.{index}",
-            (f"cell_{index}",),
-            network.genotype.entries(place.cell_type),
-            place,
-        )
+        entries = network.genotype.entries(place.cell_type)
+        rules += cell_rules(f"cells.{index}", (f"cell_{index}",), entries, place)
     if network.auxiliary:
         rules += _auxiliary(network)
     return [*rules, *_linear("classifier", ("classifier", "linear"))]
 
 
-def _cell(
+def cell_rules(
     key: str, path: Path, entries: tuple[Entry, ...], place: CellPlace
 ) -> Iterator[Rule]:
+    """Yield the rules of one cell.
+
+    Args:
+      key: its name in the state dict.
+      path: its name in our variables.
+      entries: its operations.
+      place: what it finds in front of it.
+    """
     if place.after_reduction:
         yield from _factorized_reduce(
             f"{key}.preprocess0", (*path, "preprocess0", "reduce")
