@@ -1,11 +1,11 @@
 """The compiled inside of an epoch: batches, augmentation, steps, sums of metrics.
 
 Pure functions on device arrays; nothing here knows files, clocks or networks. A step
-is a function of the state and of two batches, see `Step`.
+has two phases, the update of the architecture and that of the weights, see `Phase`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -14,29 +14,33 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 from adarts_jax.data import augment
 
 Batch = tuple[Float[Array, "batch height width channel"], Int[Array, " batch"]]
 
-# Purposes of random numbers; each is folded into a key.
+NUM_PHASES = 2
+
+# Purposes of random numbers, folded into the root key.
 _ORDER, _STEPS = 0, 1
-_WEIGHT_IMAGES, _ARCHITECTURE_BATCH, _ARCHITECTURE_IMAGES = 0, 1, 2
 
 
-class Step(Protocol):
-    """One step of the search: both updates, in the order the method asks for."""
+class Phase(Protocol):
+    """One update of the search: of the architecture, or of the weights."""
 
     def __call__(
         self,
         state: PyTree,
-        weight_batch: Batch,
-        architecture_batch: Batch,
+        batch: Batch,
+        phase: Int[Array, ""],
         *,
         weight_learning_rate: Float[Array, ""],
         architecture_learning_rate: Float[Array, ""],
-        update_architecture: Array,
-    ) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
-        """Return the next state, with ``state.step`` one higher, and metrics."""
+    ) -> tuple[PyTree, Float[Array, " quantity"]]:
+        """Return the next state and what was measured.
+
+        ``state.step`` counts the weight phases.
+        """
         ...
 
 
@@ -79,7 +83,7 @@ class MetricSums:
     """Sums over the steps of the current epoch; part of every checkpoint.
 
     Attributes:
-      sums: name -> float32 scalar.
+      sums: float32 (phase, quantity); not a number for a phase that is left out.
       count: int32, steps summed.
       first_bad_step: int32, first step with a loss or gradient that is not finite, -1
         for none.
@@ -127,9 +131,9 @@ class Batching:
     std: tuple[float, ...]
 
 
-def zero_metrics(names: tuple[str, ...]) -> MetricSums:
+def zero_metrics(num_quantities: int) -> MetricSums:
     """Return sums over no step."""
-    sums = {name: jnp.zeros((), jnp.float32) for name in names}
+    sums = jnp.zeros((2, num_quantities), jnp.float32)
     return MetricSums(sums, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
@@ -147,16 +151,17 @@ def draw_order(
     return shuffled[: steps * size].reshape(steps, size)
 
 
-def train_step(
+def train_phase(
     training: Training,
     data: SearchData,
     order: Int[Array, "step batch"],
     pace: Pace,
+    phase: Int[Array, ""],
     *,
-    step: Step,
+    update: Phase,
     batching: Batching,
 ) -> Training:
-    """Make both batches of the step the state is at, and take it.
+    """Make the batch of a phase of the step the state is at, and update with it.
 
     The weight batch comes in the order of the epoch; the architecture batch is a fresh
     random one, without repetition inside. Every random number is a function of the
@@ -167,36 +172,61 @@ def train_step(
       published code of PC-DARTS, ADARTS and alpha-ADARTS.
     """
     number = training.state.step
-    key = jax.random.fold_in(jax.random.fold_in(data.key, _STEPS), number)
-
-    def batch(indices: Int[Array, " batch"], purpose: int) -> Batch:
-        images = augment.augment(
-            jax.random.fold_in(key, purpose),
-            data.images[indices],
-            pad=batching.pad,
-            flip=batching.flip,
-            cutout_size=batching.cutout_size,
-            mean=batching.mean,
-            std=batching.std,
-        )
-        return images, data.labels[indices]
-
     within = number % batching.steps_per_epoch
-    chosen = draw_without_repetition(
-        jax.random.fold_in(key, _ARCHITECTURE_BATCH),
-        data.architecture_indices,
-        batching.batch_size,
+    key = jax.random.fold_in(jax.random.fold_in(data.key, _STEPS), number)
+    key, draw = jax.random.split(jax.random.fold_in(key, phase))
+    fresh = draw_without_repetition(
+        draw, data.architecture_indices, batching.batch_size
     )
-    state, values = step(
+    indices = jnp.where(phase == ARCHITECTURE, fresh, order[within])
+    images = augment.augment(
+        key,
+        data.images[indices],
+        pad=batching.pad,
+        flip=batching.flip,
+        cutout_size=batching.cutout_size,
+        mean=batching.mean,
+        std=batching.std,
+    )
+    state, values = update(
         training.state,
-        batch(order[within], _WEIGHT_IMAGES),
-        batch(chosen, _ARCHITECTURE_IMAGES),
+        (images, data.labels[indices]),
+        phase,
         weight_learning_rate=pace.weight_learning_rate,
         architecture_learning_rate=pace.architecture_learning_rate,
-        update_architecture=pace.update_architecture,
     )
-    metrics = _add(training.metrics, values, number, within, pace.update_architecture)
+    is_first = (within == 0) & (phase == first_phase(pace))
+    metrics = _add(training.metrics, values, phase, number, is_first=is_first)
     return Training(state, metrics)
+
+
+def train_steps(
+    training: Training,
+    data: SearchData,
+    order: Int[Array, "step batch"],
+    pace: Pace,
+    times: Int[Array, ""],
+    *,
+    update: Phase,
+    batching: Batching,
+) -> Training:
+    """Take ``times`` (traced) steps of all their phases inside one program."""
+    run_phase = partial(train_phase, update=update, batching=batching)
+
+    def one_step(_: Array, training: Training) -> Training:
+        return lax.fori_loop(
+            first_phase(pace),
+            NUM_PHASES,
+            lambda phase, carry: run_phase(carry, data, order, pace, phase),
+            training,
+        )
+
+    return lax.fori_loop(0, times, one_step, training)
+
+
+def first_phase(pace: Pace) -> Int[Array, ""]:
+    """Return the phase a step begins with: the weights while all else is frozen."""
+    return jnp.where(pace.update_architecture, ARCHITECTURE, WEIGHT)
 
 
 def draw_without_repetition(
@@ -210,32 +240,19 @@ def draw_without_repetition(
     return indices[lax.top_k(jax.random.uniform(key, indices.shape), size)[1]]
 
 
-def repeat(
-    function: Callable[[Training], Training], training: Training, times: Int[Array, ""]
-) -> Training:
-    """Apply a step ``times`` (traced) times inside one program."""
-    return lax.fori_loop(0, times, lambda _, carry: function(carry), training)
-
-
 def _add(
     metrics: MetricSums,
-    values: dict[str, Float[Array, ""]],
+    values: Float[Array, " quantity"],
+    phase: Int[Array, ""],
     number: Int[Array, ""],
-    within: Int[Array, ""],
-    update_architecture: Array,
+    *,
+    is_first: Array,
 ) -> MetricSums:
-    """Add the metrics of a step; the first one of an epoch starts from zero."""
-    is_first = within == 0
-    count = jnp.where(is_first, 0, metrics.count) + 1
-    sums = {
-        name: jnp.where(is_first, 0, metrics.sums[name]) + value
-        for name, value in values.items()
-    }
-    # Architecture metrics are not a number by intent while the architecture is frozen.
-    fine = [
-        jnp.isfinite(value) | (name.startswith("architecture/") & ~update_architecture)
-        for name, value in values.items()
-    ]
-    bad = (metrics.first_bad_step < 0) & ~jnp.stack(fine).all()
-    first_bad_step = jnp.where(bad, number, metrics.first_bad_step)
-    return MetricSums(sums, count, first_bad_step)
+    """Add what a phase measured; the first phase of an epoch starts the sums anew."""
+    # The phases that are left out stay "not a number".
+    left_out = (jnp.arange(NUM_PHASES) < phase)[:, None]
+    blank = jnp.where(left_out, jnp.nan, jnp.zeros_like(metrics.sums))
+    sums = jnp.where(is_first, blank, metrics.sums).at[phase].add(values)
+    count = jnp.where(is_first, 0, metrics.count) + (phase == WEIGHT)
+    bad = (metrics.first_bad_step < 0) & ~jnp.isfinite(values).all()
+    return MetricSums(sums, count, jnp.where(bad, number, metrics.first_bad_step))

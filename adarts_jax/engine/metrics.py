@@ -3,13 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 from adarts_jax.engine import files
 from adarts_jax.engine.epoch import MetricSums
 from adarts_jax.errors import UserError
@@ -54,10 +55,14 @@ class MetricLog:
         files.write_text(self._path, "".join(kept))
 
 
-def means(metrics: MetricSums) -> dict[str, np.float32]:
-    """Return the mean of every metric over the steps summed, from the device."""
+def means(metrics: MetricSums, quantities: Sequence[str]) -> dict[str, np.float32]:
+    """Return ``<phase>/<quantity>``, means over the steps summed, from the device."""
     host = jax.device_get(metrics)
-    return {name: np.float32(total / host.count) for name, total in host.sums.items()}
+    return {
+        f"{name}/{quantity}": np.float32(host.sums[phase, place] / host.count)
+        for name, phase in (("weight", WEIGHT), ("architecture", ARCHITECTURE))
+        for place, quantity in enumerate(quantities)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from adarts_jax.bilevel.steps import QUANTITIES
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
     devices,
@@ -136,7 +137,7 @@ class _Session:
         """Return the state to start from, newly drawn or restored, and its step."""
         traced = search_program.trace_init(self.problem, key)
         if not resume:
-            return traced.lower().compile()(key), 0
+            return devices.compile_quickly(traced)(key), 0
         step, training = self.checkpoints.restore(traced.out_info)
         number = step // self.per_epoch
         self.log.keep_before(number)
@@ -154,7 +155,7 @@ class _Session:
         """Compile, and note in the manifest that this process goes to work."""
         self.console.say("compiling (quick if an earlier run left it in the cache)")
         program = search_program.compile_search(self.problem, training, data)
-        seconds, memory = program.step.compile_seconds, program.step.memory_bytes
+        seconds, memory = program.program.compile_seconds, program.program.memory_bytes
         manifest.add_session(
             self.run.manifest,
             about=about,
@@ -172,7 +173,7 @@ class _Session:
         """Run the epochs that are left, saving after each and on a signal."""
         self.console.start(step, self.total_steps)
         self.interrupts.saving_is_useful = True
-        compile_seconds: float | None = program.step.compile_seconds
+        compile_seconds: float | None = program.program.compile_seconds
         for number in range(step // self.per_epoch, self.config.epochs):
             training, step = self.run_epoch(program, data, training, step, number)
             if step == (number + 1) * self.per_epoch:
@@ -207,7 +208,7 @@ class _Session:
         self.clock.restart()
         try:
             return run_steps(
-                program.advance(data, number, jax.device_put(pace)),
+                program.advance(data, number, pace),
                 training,
                 first=step,
                 last=(number + 1) * self.per_epoch,
@@ -239,7 +240,7 @@ class _Session:
         record = {
             "epoch": number,
             "step": step,
-            **metrics.means(training.metrics),
+            **metrics.means(training.metrics, QUANTITIES),
             "weight/learning_rate": pace.weight_learning_rate,
             "architecture/learning_rate": pace.architecture_learning_rate,
             **search_records.describe_architecture(arch, method, genotype),

@@ -12,20 +12,20 @@ from flax import linen as nn
 from jaxtyping import PRNGKeyArray
 
 from adarts_jax.bilevel.optimizers import Optimizers, make_optimizers
-from adarts_jax.bilevel.steps import init_state, search_step
+from adarts_jax.bilevel.steps import (
+    ARCHITECTURE,
+    QUANTITIES,
+    WEIGHT,
+    init_state,
+    search_phase,
+)
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import devices, epoch
 from adarts_jax.engine.epoch import Batching, Pace, SearchData, Training
 from adarts_jax.engine.pacing import Advance
 from adarts_jax.engine.search_setup import Start
 from adarts_jax.methods import METHODS, Method
-
-# What `search_step` reports.
-METRICS = (
-    *("weight/loss", "weight/accuracy", "weight/gradient_norm"),
-    *("architecture/loss", "architecture/accuracy", "architecture/gradient_norm"),
-    "attention/tied_edges",
-)
+from adarts_jax.methods.method import Initialization
 
 # Purposes of keys, next to those of `epoch`.
 _WEIGHTS, _ARCHITECTURE = 2, 3
@@ -47,7 +47,7 @@ class Problem:
     method: Method
     network: nn.Module
     optimizers: Optimizers
-    initialization: str
+    initialization: Initialization
     image_shape: tuple[int, int, int]
     batching: Batching
 
@@ -57,26 +57,35 @@ class SearchProgram:
     """The compiled functions.
 
     Attributes:
-      step: takes state (given away), data, order and pace; and a number of steps,
-        unless each call is a single one.
+      program: takes state (given away), data, order, pace, and one number: that of the
+        phase if the host loops, else how many steps to take.
       draw_order: data and epoch -> batches of the epoch.
-      is_host_loop: whether each call is a single step.
+      is_host_loop: whether each call is a single phase.
     """
 
-    step: devices.Program
+    program: devices.Program
     draw_order: Callable[..., Any]
     is_host_loop: bool
 
     def advance(self, data: SearchData, number: int, pace: Pace) -> Advance:
-        """Return the function that advances within epoch ``number``."""
+        """Return the function that advances within an epoch.
+
+        Args:
+          data: on the device.
+          number: of the epoch.
+          pace: of the epoch, on the host.
+        """
         order = self.draw_order(data, jax.device_put(np.int32(number)))
+        first = ARCHITECTURE if pace.update_architecture else WEIGHT
+        phases = [jax.device_put(np.int32(n)) for n in range(first, epoch.NUM_PHASES)]
+        on_device = jax.device_put(pace)
 
         def advance(training: Training, steps: int) -> Training:
+            numbers = phases * steps
             if not self.is_host_loop:
-                times = jax.device_put(np.int32(steps))
-                return self.step.call(training, data, order, pace, times)
-            for _ in range(steps):
-                training = self.step.call(training, data, order, pace)
+                numbers = [jax.device_put(np.int32(steps))]
+            for number in numbers:
+                training = self.program.call(training, data, order, on_device, number)
             return training
 
         return advance
@@ -156,7 +165,7 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
             image_shape=problem.image_shape,
             key=jax.random.fold_in(key, _WEIGHTS),
         )
-        return Training(state, epoch.zero_metrics(METRICS))
+        return Training(state, epoch.zero_metrics(len(QUANTITIES)))
 
     return jax.jit(init).trace(key)
 
@@ -164,41 +173,38 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
 def compile_search(
     problem: Problem, template: Training, data: SearchData
 ) -> SearchProgram:
-    """Compile the step, or a loop of any number of them.
+    """Compile one phase of a step, or a loop over any number of steps.
 
     Args:
       problem: what is searched.
       template: shapes and types of the state.
       data: on the device.
     """
-    step = partial(search_step, network=problem.network, optimizers=problem.optimizers)
-    one_step = partial(epoch.train_step, step=step, batching=problem.batching)
-
-    def many_steps(
-        training: Training, data: SearchData, order: Any, pace: Pace, times: Any
-    ) -> Training:
-        return epoch.repeat(
-            lambda carry: one_step(carry, data, order, pace), training, times
-        )
-
+    update = partial(
+        search_phase, network=problem.network, optimizers=problem.optimizers
+    )
+    is_host_loop = loops_on_the_host()
+    function = partial(
+        epoch.train_phase if is_host_loop else epoch.train_steps,
+        update=update,
+        batching=problem.batching,
+    )
     draw_order = jax.jit(partial(epoch.draw_order, batching=problem.batching))
     number = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    shapes = [
+    program = devices.compile_ahead(
+        jax.jit(function, donate_argnums=0),
         template,
         data,
         jax.eval_shape(draw_order, data, number),
         Pace(rate, rate, jax.ShapeDtypeStruct((), jnp.bool)),
-    ]
-    is_host_loop = loops_on_the_host()
-    function = one_step if is_host_loop else many_steps
-    shapes += [] if is_host_loop else [number]
-    program = devices.compile_ahead(jax.jit(function, donate_argnums=0), *shapes)
+        number,
+    )
     return SearchProgram(program, draw_order, is_host_loop)
 
 
 def loops_on_the_host() -> bool:
-    """Return whether steps are single calls instead of a loop inside one program.
+    """Return whether steps are calls from the host instead of a loop in the program.
 
     So on a CPU: inside a loop XLA's CPU compiler replaces its fast convolutions by a
     slow one (measured: gradients of 5x5 convolutions 8 times slower), and a call costs

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from adarts_jax import architecture, discretize
+from adarts_jax import architecture
 from adarts_jax.architecture import ArchitectureParams
+from adarts_jax.discretize import discretize, none_edge_share
 from adarts_jax.engine import files
 from adarts_jax.engine.console import format_seconds
 from adarts_jax.engine.metrics import TIME_PREFIX
@@ -22,7 +23,7 @@ from adarts_jax.space.genotype import Genotype, operation_shares
 def current_genotype(arch: ArchitectureParams, method: Method) -> Genotype:
     """Return the genotype the architecture stands for now."""
     rule = method.discretize_rule
-    return discretize.discretize(jax.device_get(arch), method.primitives, rule=rule)
+    return discretize(jax.device_get(arch), method.primitives, rule=rule)
 
 
 def describe_architecture(
@@ -42,7 +43,7 @@ def describe_architecture(
         entropy = np.asarray(architecture.entropy(weights))
         values[f"architecture/{prefix}entropy_{cell_type}"] = entropy[()]
     host = jax.device_get(arch)
-    none = discretize.none_edge_share(host, method.primitives)
+    none = none_edge_share(host, method.primitives)
     values |= {f"architecture/{name}": share for name, share in none.items()}
     shares = operation_shares(genotype)
     return values | {f"genotype/{name}": share for name, share in shares.items()}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from adarts_jax import architecture
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 from adarts_jax.engine import search_program
 from adarts_jax.space.operations import DARTS_PRIMITIVES
 
@@ -39,42 +40,33 @@ def loss_of(params, arch, batch):
     return -chosen.mean(), accuracy
 
 
+def descend(params, gradient, rate):
+    return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+
 def norm(tree):
     return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
 
 
-def search_step(
+def search_phase(
     state,
-    weight_batch,
-    architecture_batch,
+    batch,
+    phase,
     *,
     network,
     optimizers,
     weight_learning_rate,
     architecture_learning_rate,
-    update_architecture,
 ):
-    grad = jax.value_and_grad(loss_of, argnums=1, has_aux=True)
-    (loss_a, accuracy_a), slope = grad(state.params, state.arch, architecture_batch)
-    rate = jnp.where(update_architecture, architecture_learning_rate, 0)
-    arch = jax.tree.map(lambda p, g: p - rate * g, state.arch, slope)
-    values = {"loss": loss_a, "accuracy": accuracy_a, "gradient_norm": norm(slope)}
-    metrics = {
-        f"architecture/{name}": jnp.where(update_architecture, value, jnp.nan)
-        for name, value in values.items()
-    }
-    grad = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, accuracy), slope = grad(state.params, arch, weight_batch)
-    params = jax.tree.map(
-        lambda p, g: p - weight_learning_rate * g, state.params, slope
-    )
-    metrics |= {
-        "weight/loss": loss,
-        "weight/accuracy": accuracy,
-        "weight/gradient_norm": norm(slope),
-        "attention/tied_edges": jnp.float32(0),
-    }
-    return FakeState(state.step + 1, params, arch), metrics
+    differentiate = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+    (loss, accuracy), slopes = differentiate(state.params, state.arch, batch)
+    is_architecture = phase == ARCHITECTURE
+    to_params, to_arch = slopes
+    params = descend(state.params, to_params, ~is_architecture * weight_learning_rate)
+    arch = descend(state.arch, to_arch, is_architecture * architecture_learning_rate)
+    size = jnp.where(is_architecture, norm(to_arch), norm(to_params))
+    values = jnp.stack([loss, accuracy, size, jnp.float32(0)])
+    return FakeState(state.step + (phase == WEIGHT), params, arch), values
 
 
 METHOD = SimpleNamespace(
@@ -92,5 +84,5 @@ def install(monkeypatch):
     """Put the fake in the place of network, optimizers and steps."""
     monkeypatch.setattr(search_program, "METHODS", {"alpha_adarts": METHOD})
     monkeypatch.setattr(search_program, "init_state", init_state)
-    monkeypatch.setattr(search_program, "search_step", search_step)
+    monkeypatch.setattr(search_program, "search_phase", search_phase)
     monkeypatch.setattr(search_program, "make_optimizers", lambda **settings: None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adarts_jax import search
+from adarts_jax.search import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,7 +70,7 @@ SMALL = ["--batch-size", "4"]
 )
 def test_one_line_and_nothing_written(place, capsys, argv, parts):
     before = sorted(place.rglob("*"))
-    assert search.main(argv) == 2
+    assert main(argv) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")

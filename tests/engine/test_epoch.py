@@ -1,5 +1,6 @@
 """The inside of an epoch: who sees which images, and what the sums mean."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 from adarts_jax.engine import epoch
 from adarts_jax.engine.epoch import Batching, Pace, SearchData, Training
 
@@ -21,59 +23,50 @@ BATCHING = Batching(
     std=(1 / 255,),
 )
 NUM_WEIGHT, NUM_ARCHITECTURE, MAX_STEPS = 13, 9, 12
-NAMES = ("weight/loss", "architecture/loss")
 
 
 @struct.dataclass
 class Diary:
-    """A state that remembers which images every step saw."""
+    """A state that remembers which images every phase of every step saw."""
 
     step: object
-    weight: object
-    architecture: object
+    seen: object
     rates: object
 
 
 def blank():
     state = Diary(
         step=jnp.int32(0),
-        weight=jnp.zeros((MAX_STEPS, 4), jnp.int32),
-        architecture=jnp.zeros((MAX_STEPS, 4), jnp.int32),
+        seen=jnp.full((2, MAX_STEPS, 4), -2, jnp.int32),
         rates=jnp.zeros((MAX_STEPS, 2)),
     )
-    return Training(state, epoch.zero_metrics(NAMES))
+    return Training(state, epoch.zero_metrics(2))
 
 
 def write_diary(
     state,
-    weight_batch,
-    architecture_batch,
+    batch,
+    phase,
     *,
     weight_learning_rate,
     architecture_learning_rate,
-    update_architecture,
     bad_step=None,
 ):
-    """Write down the labels; the loss is the number of the step."""
-    rows = {}
-    for name, (images, labels) in {
-        "weight": weight_batch,
-        "architecture": architecture_batch,
-    }.items():
-        # images carry their own number as only pixel, labels the same plus 100
-        same = (jnp.round(images.reshape(-1)) == labels - 100).all()
-        row = jnp.where(same, labels - 100, -1)
-        rows[name] = getattr(state, name).at[state.step].set(row)
-    rates = jnp.stack([weight_learning_rate, architecture_learning_rate])
+    """Write down the images; measure the number of the step, and the phase."""
+    images, labels = batch
+    # images carry their own number as only pixel, labels the same plus 100
+    same = (jnp.round(images.reshape(-1)) == labels - 100).all()
+    row = jnp.where(same, labels - 100, -1)
     loss = state.step.astype(jnp.float32)
     if bad_step is not None:
         loss = jnp.where(state.step >= bad_step, jnp.inf, loss)
-    metrics = {
-        "weight/loss": loss,
-        "architecture/loss": jnp.where(update_architecture, 2 * loss, jnp.nan),
-    }
-    rates = state.rates.at[state.step].set(rates)
-    return Diary(state.step + 1, **rows, rates=rates), metrics
+    rates = jnp.stack([weight_learning_rate, architecture_learning_rate])
+    after = Diary(
+        step=state.step + phase,
+        seen=state.seen.at[phase, state.step].set(row),
+        rates=state.rates.at[state.step].set(rates),
+    )
+    return after, jnp.stack([loss, 10 + phase.astype(jnp.float32)])
 
 
 def make_data(seed=0):
@@ -96,17 +89,23 @@ draw_order = jax.jit(partial(epoch.draw_order, batching=BATCHING))
 
 
 @partial(jax.jit, static_argnames="bad_step")
-def one_step(training, data, order, pace, *, bad_step=None):
-    step = partial(write_diary, bad_step=bad_step)
-    return epoch.train_step(training, data, order, pace, step=step, batching=BATCHING)
+def one_phase(training, data, order, pace, phase, *, bad_step=None):
+    update = partial(write_diary, bad_step=bad_step)
+    return epoch.train_phase(
+        training, data, order, pace, phase, update=update, batching=BATCHING
+    )
 
 
-def run(steps, *, data=None, training=None, first=0, **options):
-    data = data or make_data()
-    training = training or blank()
-    for number in range(first, steps):
+def run(steps, *, data=None, warmup=0, **options):
+    """Take steps phase by phase, as the host does on a CPU."""
+    data, training = data or make_data(), blank()
+    for number in range(steps):
+        pace = make_pace(update=number >= warmup)
         order = draw_order(data, jnp.int32(number // BATCHING.steps_per_epoch))
-        training = one_step(training, data, order, make_pace(), **options)
+        for phase in (ARCHITECTURE, WEIGHT) if number >= warmup else (WEIGHT,):
+            training = one_phase(
+                training, data, order, pace, jnp.int32(phase), **options
+            )
     return training
 
 
@@ -116,7 +115,7 @@ def diary():
 
 
 def test_weight_images_come_once_per_epoch_in_a_new_order(diary):
-    epochs = diary.weight.reshape(4, -1)
+    epochs = diary.seen[WEIGHT].reshape(4, -1)
     for seen in epochs:
         assert len(set(seen)) == 12  # of 13: one is left out
         assert set(seen) <= set(range(NUM_WEIGHT))
@@ -125,13 +124,13 @@ def test_weight_images_come_once_per_epoch_in_a_new_order(diary):
 
 
 def test_architecture_batches_are_fresh_draws_from_their_split(diary):
-    for batch in diary.architecture:
+    for batch in diary.seen[ARCHITECTURE]:
         assert len(set(batch)) == 4
         assert set(batch) <= set(range(NUM_WEIGHT, NUM_WEIGHT + NUM_ARCHITECTURE))
     # drawn anew, not dealt: three steps of four from nine repeat some images
-    epochs = diary.architecture.reshape(4, -1)
+    epochs = diary.seen[ARCHITECTURE].reshape(4, -1)
     assert any(len(set(seen)) < 9 for seen in epochs)
-    assert len({tuple(batch) for batch in diary.architecture}) == 12
+    assert len({tuple(batch) for batch in diary.seen[ARCHITECTURE]}) == 12
 
 
 def test_draws_without_repetition_are_uniform():
@@ -152,77 +151,75 @@ def test_the_seed_decides_everything():
     first, again = run(4), run(4)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     other = run(4, data=make_data(seed=1)).state
-    assert (other.weight != first.state.weight).any()
-    assert (other.architecture != first.state.architecture).any()
+    for phase in (ARCHITECTURE, WEIGHT):
+        assert (other.seen[phase, :4] != first.state.seen[phase, :4]).any()
 
 
 def test_sums_start_anew_with_each_epoch():
     metrics = run(3).metrics
-    assert metrics.sums["weight/loss"] == 0 + 1 + 2
+    np.testing.assert_array_equal(metrics.sums, [[0 + 1 + 2, 30], [0 + 1 + 2, 33]])
     assert (metrics.count, metrics.first_bad_step) == (3, -1)
     metrics = run(5).metrics
-    assert metrics.sums["weight/loss"] == 3 + 4
-    assert metrics.sums["architecture/loss"] == 6 + 8
+    np.testing.assert_array_equal(metrics.sums, [[3 + 4, 20], [3 + 4, 22]])
     assert metrics.count == 2
 
 
-def test_frozen_architecture_is_no_divergence_and_does_not_stick():
-    data, training = make_data(), blank()
-    for number in range(4):  # a warm-up epoch, and one step of the next
-        order = draw_order(data, jnp.int32(number // 3))
-        pace = make_pace(update=number >= 3)
-        training = one_step(training, data, order, pace)
-        assert training.metrics.first_bad_step == -1
-        assert jnp.isnan(training.metrics.sums["architecture/loss"]) == (number < 3)
+def test_frozen_architecture_is_not_a_number_and_no_divergence():
+    nan = np.nan
+    metrics = run(3, warmup=3).metrics
+    np.testing.assert_array_equal(metrics.sums, [[nan, nan], [3, 33]])
+    assert (metrics.count, metrics.first_bad_step) == (3, -1)
+    metrics = run(4, warmup=3).metrics  # one step of the next epoch
+    np.testing.assert_array_equal(metrics.sums, [[3, 10], [3, 11]])
+    assert (metrics.count, metrics.first_bad_step) == (1, -1)
 
 
 def test_the_first_bad_step_is_remembered():
-    metrics = run(6, bad_step=2).metrics
-    assert metrics.first_bad_step == 2
+    assert run(6, bad_step=2).metrics.first_bad_step == 2
+    assert run(6, bad_step=2, warmup=4).metrics.first_bad_step == 2
     assert run(2, bad_step=2).metrics.first_bad_step == -1
 
 
-def test_any_number_of_steps_in_one_program_is_the_same():
-    """The loop on the device equals single steps, whatever the chunks."""
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_any_number_of_steps_in_one_program_is_the_same(warmup):
+    """The loop on the device equals calls from the host, whatever the chunks."""
     data = make_data()
     order = draw_order(data, jnp.int32(0))
-    compiled = []
+    traced = []
 
     @partial(jax.jit, donate_argnums=0)
-    def many(training, times):
-        compiled.append(1)
-        once = lambda carry: epoch.train_step(  # noqa: E731
-            carry, data, order, make_pace(), step=write_diary, batching=BATCHING
+    def many(training, pace, times):
+        traced.append(1)
+        return epoch.train_steps(
+            training, data, order, pace, times, update=write_diary, batching=BATCHING
         )
-        return epoch.repeat(once, training, times)
 
-    chunked = many(many(blank(), jnp.int32(1)), jnp.int32(2))
-    jax.tree.map(np.testing.assert_array_equal, chunked, run(3))
-    jax.tree.map(np.testing.assert_array_equal, many(blank(), jnp.int32(3)), run(3))
-    assert len(compiled) == 1
+    pace = make_pace(update=not warmup)
+    expected = run(3, warmup=warmup)
+    chunked = many(many(blank(), pace, jnp.int32(1)), pace, jnp.int32(2))
+    jax.tree.map(np.testing.assert_array_equal, chunked, expected)
+    at_once = many(blank(), pace, jnp.int32(3))
+    jax.tree.map(np.testing.assert_array_equal, at_once, expected)
+    assert len(traced) == 1
 
 
-def test_augmentation_differs_between_batches_steps_and_images():
+def test_augmentation_differs_between_phases_steps_and_images():
     """Every image is cropped by numbers of its own."""
-    batching = Batching(4, 3, 3, False, 0, (0.0,), (1 / 255,))
-    column = jnp.arange(16, dtype=jnp.uint8)  # a crop is known by its first pixel
+    batching = dataclasses.replace(BATCHING, pad=3)
+    column = jnp.arange(16, dtype=jnp.uint8)  # a crop shows in the middle pixel
     data = make_data().replace(
         images=jnp.broadcast_to(column[None, :, None, None], (22, 16, 16, 1))
     )
-    seen = []
 
-    def look(state, weight_batch, architecture_batch, **pace):
-        seen.append(
-            [batch[0][:, 8, 8, 0] for batch in (weight_batch, architecture_batch)]
-        )
-        return state.replace(step=state.step + 1), dict.fromkeys(NAMES, jnp.float32(0))
+    def look(state, batch, phase, **rates):
+        middle = jnp.round(batch[0][:, 8, 8, 0]).astype(jnp.int32)
+        seen = state.seen.at[phase, state.step].set(middle)
+        return state.replace(step=state.step + phase, seen=seen), jnp.zeros(2)
 
     order = epoch.draw_order(data, jnp.int32(0), batching=batching)
-    training = blank()
-    for _ in range(3):
-        training = epoch.train_step(
-            training, data, order, make_pace(), step=look, batching=batching
-        )
-    batches = {tuple(np.asarray(rows).tolist()) for pair in seen for rows in pair}
-    assert len(batches) == 6
-    assert any(len(set(rows)) > 1 for rows in batches)
+    steps = partial(epoch.train_steps, update=look, batching=batching)
+    training = jax.jit(steps)(blank(), data, order, make_pace(), jnp.int32(3))
+    batches = np.asarray(training.state.seen[:, :3]).reshape(6, 4)
+    assert len({tuple(batch) for batch in batches}) == 6
+    assert any(len(set(batch)) > 1 for batch in batches)
+    assert set(batches.ravel()) <= set(range(5, 12))

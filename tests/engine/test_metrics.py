@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 from adarts_jax.engine.epoch import MetricSums
 from adarts_jax.engine.metrics import MetricLog, means
 from adarts_jax.errors import UserError
@@ -70,7 +71,10 @@ def test_damage_inside_is_named(tmp_path):
 
 
 def test_means_divide_by_the_steps():
-    sums = {"a": jnp.float32(3.0), "b": jnp.float32("nan")}
-    found = means(MetricSums(sums, jnp.int32(4), jnp.int32(-1)))
-    assert found["a"] == np.float32(0.75)
-    assert np.isnan(found["b"])
+    sums = jnp.zeros((2, 2)).at[WEIGHT].set(jnp.array([3.0, 6.0]))
+    sums = sums.at[ARCHITECTURE].set(jnp.array([1.0, jnp.nan]))
+    found = means(MetricSums(sums, jnp.int32(4), jnp.int32(-1)), ("loss", "accuracy"))
+    assert found["weight/loss"] == np.float32(0.75)
+    assert found["weight/accuracy"] == np.float32(1.5)
+    assert found["architecture/loss"] == np.float32(0.25)
+    assert np.isnan(found["architecture/accuracy"])
