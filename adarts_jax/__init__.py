@@ -17,6 +17,7 @@ from adarts_jax.space.published import PUBLISHED as published  # noqa: N811
 
 if TYPE_CHECKING:
     from adarts_jax.engine.search_loop import SearchResult
+    from adarts_jax.model_directory import Model
 
 __all__ = [
     "METHODS",
@@ -26,6 +27,7 @@ __all__ = [
     "discretize",
     "find_method",
     "init_architecture",
+    "load_model",
     "published",
     "search",
     "search_network",
@@ -62,3 +64,10 @@ def search(config: Any, **options: Any) -> "SearchResult":
     from adarts_jax.engine.search_loop import search as run
 
     return run(config, **options)
+
+
+def load_model(directory: str, **options: Any) -> "Model":
+    """Read a model directory; see ``adarts_jax.model_directory.load_model``."""
+    from adarts_jax.model_directory import load_model as load
+
+    return load(directory, **options)

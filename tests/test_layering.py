@@ -29,6 +29,8 @@ FLOORS = {
     "networks": 3,
     "methods": 4,
     "torch_weights": 4,
+    "model_spec": 4.3,
+    "model_directory": 4.6,
     "bilevel": 5,
     # the sixth floor has steps: the engine reads configs and orders pictures, the
     # command line knows how the engine can end

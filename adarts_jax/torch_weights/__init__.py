@@ -3,6 +3,7 @@
 NumPy arrays in and out; torch itself is needed only to read or write ``.pt`` files.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -79,8 +80,7 @@ def derived_variables(
     first = derived_rules(network)[0].key
     stem = [v for k, v in state_dict.items() if k.removeprefix("module.") == first]
     channels = np.shape(stem[0])[1] if stem else 3
-    size = image_size(network.stem, None)
-    template = variable_shapes(network, (*size, channels))
+    template = _derived_shapes(network, channels)  # pyright: ignore[reportArgumentType]
     return import_state_dict(state_dict, derived_rules(network), template)
 
 
@@ -109,6 +109,12 @@ def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams
                 f" ({', '.join(tensors) or 'none'}); give both alphas"
             )
     return ArchitectureParams(**found)
+
+
+@functools.lru_cache(maxsize=8)
+def _derived_shapes(network: DerivedNetwork, image_channels: int) -> PyTree:
+    size = image_size(network.stem, None)  # shapes do not depend on it
+    return variable_shapes(network, (*size, image_channels))
 
 
 def _shapes(network: SearchNetwork, image_channels: int) -> PyTree:
