@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from adarts_jax.bilevel.gradients import Batch, Gradients, first_order
 from adarts_jax.bilevel.optimizers import Optimizers, descend
@@ -100,6 +100,57 @@ def weight_step(
     return _update_weights(state, gradients, optimizers, learning_rate), gradients
 
 
+ARCHITECTURE, WEIGHT = 0, 1  # the phases of a step, in this order
+QUANTITIES = ("loss", "accuracy", "gradient_norm", "tied_edges")
+
+
+def search_phase(
+    state: SearchState,
+    batch: Batch,
+    phase: Int[Array, ""],
+    *,
+    network: nn.Module,
+    optimizers: Optimizers,
+    weight_learning_rate: Float[Array, ""] | float,
+    architecture_learning_rate: Float[Array, ""] | float,
+) -> tuple[SearchState, Float[Array, " quantity"]]:
+    """Architecture step or weight step, chosen by a traced number.
+
+    Both need the same pass forward and backward, and compiling it is what costs: so it
+    is compiled once, for both phases and for warm-up.
+
+    Args:
+      state: the state before.
+      batch: images and labels of the split that belongs to the phase.
+      phase: ``ARCHITECTURE`` or ``WEIGHT``.
+      network: the search network.
+      optimizers: one per level.
+      weight_learning_rate: may be traced.
+      architecture_learning_rate: may be traced.
+
+    Returns:
+      The new state and the ``QUANTITIES`` of the phase: mean cross entropy in nats,
+      accuracy in [0, 1], norm of the gradient used (before clipping), edges whose
+      attention is the same for all channels.
+    """
+    gradients = _differentiate(state, batch, network)
+    is_architecture = phase == ARCHITECTURE
+    state = lax.cond(
+        is_architecture,
+        lambda s, g: _update_architecture(s, g, optimizers, architecture_learning_rate),
+        lambda s, g: _update_weights(s, g, optimizers, weight_learning_rate),
+        state,
+        gradients,
+    )
+    norm = jnp.where(
+        is_architecture,
+        optax.global_norm(gradients.arch),
+        optax.global_norm(gradients.params),
+    )
+    values = [gradients.loss, gradients.accuracy, norm, gradients.tied_edges]
+    return state, jnp.stack(values).astype(jnp.float32)
+
+
 def search_step(
     state: SearchState,
     weight_batch: Batch,
@@ -113,10 +164,6 @@ def search_step(
 ) -> tuple[SearchState, Metrics]:
     """One search step: the architecture first, then the weights under the new one.
 
-    Both updates need the same pass forward and backward, and compiling it is what
-    costs; it is therefore compiled once, as the body of a loop that runs twice, or
-    once while the architecture is frozen.
-
     Args:
       state: the state before the step.
       weight_batch: images and labels of the weight split.
@@ -128,36 +175,32 @@ def search_step(
       update_architecture: False during warm-up; may be traced.
 
     Returns:
-      The new state, and scalars ``<phase>/loss``, ``<phase>/accuracy``,
-      ``<phase>/gradient_norm`` for both phases (NaN for the architecture while it is
-      frozen) and ``attention/tied_edges`` of the weight step.
+      The new state, and scalars ``architecture/<quantity>`` and ``weight/<quantity>``
+      for all ``QUANTITIES``; NaN for the architecture while it is frozen.
     """
-    batches = jax.tree.map(
-        lambda *pair: jnp.stack(pair), architecture_batch, weight_batch
-    )
+    batches = jax.tree.map(lambda *x: jnp.stack(x), architecture_batch, weight_batch)
 
-    def phase(index: Array, carry: tuple) -> tuple:
+    def phase(number: Array, carry: tuple) -> tuple:
         state, records = carry
-        batch = jax.tree.map(lambda x: x[index], batches)
-        gradients = _differentiate(state, batch, network)
-        state = lax.cond(
-            index == 0,
-            lambda s, g: _update_architecture(
-                s, g, optimizers, architecture_learning_rate
-            ),
-            lambda s, g: _update_weights(s, g, optimizers, weight_learning_rate),
+        state, values = search_phase(
             state,
-            gradients,
+            jax.tree.map(lambda x: x[number], batches),
+            number,
+            network=network,
+            optimizers=optimizers,
+            weight_learning_rate=weight_learning_rate,
+            architecture_learning_rate=architecture_learning_rate,
         )
-        return state, records.at[index].set(_record(gradients, index))
+        return state, records.at[number].set(values)
 
-    records = jnp.full((2, 4), jnp.nan, jnp.float32)
-    first = jnp.where(update_architecture, 0, 1)
+    records = jnp.full((2, len(QUANTITIES)), jnp.nan, jnp.float32)
+    first = jnp.where(update_architecture, ARCHITECTURE, WEIGHT)
     state, records = lax.fori_loop(first, 2, phase, (state, records))
-    names = ("loss", "accuracy", "gradient_norm")
-    metrics = {f"architecture/{n}": records[0, i] for i, n in enumerate(names)}
-    metrics |= {f"weight/{n}": records[1, i] for i, n in enumerate(names)}
-    return state, {**metrics, "attention/tied_edges": records[1, 3]}
+    return state, {
+        f"{name}/{quantity}": records[row, column]
+        for row, name in enumerate(("architecture", "weight"))
+        for column, quantity in enumerate(QUANTITIES)
+    }
 
 
 def _differentiate(state: SearchState, batch: Batch, network: nn.Module) -> Gradients:
@@ -202,14 +245,3 @@ def _update_weights(
         weight_opt_state=opt_state,
         batch_stats=gradients.batch_stats,
     )
-
-
-def _record(gradients: Gradients, index: Array) -> Float[Array, " quantity"]:
-    norm = jnp.where(
-        index == 0,
-        optax.global_norm(gradients.arch),
-        optax.global_norm(gradients.params),
-    )
-    return jnp.stack(
-        [gradients.loss, gradients.accuracy, norm, gradients.tied_edges]
-    ).astype(jnp.float32)
