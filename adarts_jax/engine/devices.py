@@ -41,6 +41,19 @@ class Program:
     memory_bytes: int | None
 
 
+# What costs least on a CPU, measured on the search step (docs/performance.md): XLA's
+# newer fusion emitters take twice as long to compile and run no faster there.
+_FOR_MANY_CALLS = {
+    "xla_backend_optimization_level": 1,
+    "xla_cpu_use_fusion_emitters": False,
+}
+_FOR_ONE_CALL = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+
 def compile_ahead(function: Callable[..., Any], *shapes: PyTree) -> Program:
     """Compile a jitted function before its first call.
 
@@ -49,8 +62,7 @@ def compile_ahead(function: Callable[..., Any], *shapes: PyTree) -> Program:
       *shapes: arguments, or ``ShapeDtypeStruct`` in their place.
     """
     start = time.perf_counter()
-    lowered = function.lower(*shapes)
-    compiled = _interruptible(lowered.compile)
+    compiled = _compile(function.lower(*shapes), _FOR_MANY_CALLS)
     seconds = time.perf_counter() - start
     return Program(compiled, seconds, _predicted_memory(compiled))
 
@@ -64,14 +76,22 @@ def compile_quickly(traced: Any) -> Callable[..., Any]:
     Args:
       traced: result of ``jax.jit(...).trace(...)``.
     """
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    }
-    lowered = traced.lower()
-    on_cpu = jax.default_backend() == "cpu"
-    return _interruptible(lambda: lowered.compile(options if on_cpu else None))
+    return _compile(traced.lower(), _FOR_ONE_CALL)
+
+
+def _compile(lowered: Any, cpu_options: dict[str, Any]) -> Any:
+    """Compile in a thread of its own, or a signal would wait for the compiler.
+
+    The options hold on a CPU only, and only if this version of XLA knows them.
+    """
+    options = cpu_options if jax.default_backend() == "cpu" else None
+    with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
+        try:
+            return pool.submit(lowered.compile, options).result()
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):
+                raise
+            return pool.submit(lowered.compile).result()
 
 
 def wait_until_ready(tree: PyTree) -> None:
@@ -158,14 +178,6 @@ def use_compilation_cache(place: str | None = None) -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
-
-
-def _interruptible(work: Callable[[], Any]) -> Any:
-    """Call in another thread, or a signal would wait until the compiler is done."""
-    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="compile")
-    result = pool.submit(work).result()
-    pool.shutdown()
-    return result
 
 
 def _check_private(folder: Path) -> None:
