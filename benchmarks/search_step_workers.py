@@ -102,12 +102,16 @@ def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
 
 
 def jax_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
-    """Compile the search step of this library; both programs are one executable."""
+    """Compile the search phase of this library, as the engine does on this machine.
+
+    One executable serves both steps and both measurements.
+    """
     import jax
     import jax.numpy as jnp
 
     import adarts_jax
     from adarts_jax.bilevel import optimizers, steps
+    from adarts_jax.engine import devices
 
     start = time.perf_counter()
     network = adarts_jax.search_network(
@@ -124,44 +128,49 @@ def jax_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
     initialize = partial(
         steps.init_state, network, arch, rules, image_shape=image_shape
     )
-    state = jax.block_until_ready(jax.jit(initialize)(key=jax.random.key(1)))
-    built = time.perf_counter()
-    step = partial(
-        steps.search_step,
+    initialized = devices.compile_quickly(
+        jax.jit(lambda key: initialize(key=key)).trace(jax.random.key(1))
+    )
+    state = jax.block_until_ready(initialized(jax.random.key(1)))
+    init_seconds = time.perf_counter() - start
+    phase = partial(
+        steps.search_phase,
         network=network,
         optimizers=rules,
         weight_learning_rate=0.025,
         architecture_learning_rate=6e-4,
     )
-    batches = jax.tree.map(jnp.asarray, random_batches(setting))
-    update = {BOTH_STEPS: jnp.bool_(1), WEIGHT_STEP: jnp.bool_(0)}
-    lowered = jax.jit(step, donate_argnums=0).lower(
-        state, *batches, update_architecture=update[BOTH_STEPS]
+    weight_batch, architecture_batch = jax.tree.map(
+        jnp.asarray, random_batches(setting)
     )
-    traced, cpu = time.perf_counter(), time.process_time()
-    compiled = lowered.compile()
-    compile_seconds = time.perf_counter() - traced
+    numbers = [jnp.int32(number) for number in (steps.ARCHITECTURE, steps.WEIGHT)]
+    batches = (architecture_batch, weight_batch)
+    cpu = time.process_time()
+    program = devices.compile_ahead(
+        jax.jit(phase, donate_argnums=0), state, weight_batch, numbers[0]
+    )
     compile_cpu_seconds = time.process_time() - cpu
+    phases = {BOTH_STEPS: (0, 1), WEIGHT_STEP: (1,)}
 
-    def run(program: str) -> None:
+    def run(name: str) -> None:
         nonlocal state
-        state, metrics = compiled(state, *batches, update_architecture=update[program])
-        jax.block_until_ready((state, metrics))
+        for index in phases[name]:
+            state, values = program.call(state, batches[index], numbers[index])
+        jax.block_until_ready((state, values))
 
-    memory = compiled.memory_analysis()
+    memory = program.memory_bytes
     setup = {
         "versions": {
             package: version(package) for package in ("jax", "jaxlib", "flax")
         },
         "device": jax.devices()[0].device_kind,
-        "init_seconds": built - start,
-        "trace_seconds": traced - built,
-        "compile_seconds": compile_seconds,
+        "init_seconds": init_seconds,
+        "compile_seconds": program.compile_seconds,
         "compile_cpu_seconds": compile_cpu_seconds,
-        "temporary_mib": memory.temp_size_in_bytes / 2**20 if memory else None,
+        "predicted_mib": memory / 2**20 if memory else None,
         "num_parameters": sum(x.size for x in jax.tree.leaves(state.params)),
     }
-    return setup, {program: partial(run, program) for program in update}
+    return setup, {name: partial(run, name) for name in phases}
 
 
 WORKERS = {"torch": torch_worker, "jax": jax_worker}

@@ -223,6 +223,12 @@ def measure_in_turn(
             others = [other for other in workers if other is not worker]
             record = _one_round(worker, others, program, repetitions)
             records[worker.name].append(record)
+            print(
+                f"{program} {worker.name}:"
+                f" {statistics.median(record['seconds']):.3f} s,"
+                f" {record['cores_used_elsewhere']:.2f} cores busy elsewhere",
+                file=sys.stderr,
+            )
     return records
 
 
