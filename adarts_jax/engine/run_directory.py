@@ -9,12 +9,11 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from adarts_jax.engine import files
 from adarts_jax.errors import UserError
 
 try:
@@ -125,12 +124,15 @@ def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def check_config(run: RunDirectory, config: Mapping[str, Any]) -> None:
+def check_config(
+    run: RunDirectory, config: Mapping[str, Any], *, may_differ: Collection[str] = ()
+) -> None:
     """Check that a run to resume was started with the same config.
 
     Args:
       run: the run.
       config: JSON form of the config that is now asked for.
+      may_differ: dotted names of fields that do not change the result.
 
     Raises:
       UserError: a field differs; the message shows saved and asked values.
@@ -143,7 +145,7 @@ def check_config(run: RunDirectory, config: Mapping[str, Any]) -> None:
     changes = [
         f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
-        if old.get(name, ...) != new.get(name, ...)
+        if name not in may_differ and old.get(name, ...) != new.get(name, ...)
     ]
     if changes:
         raise UserError(
@@ -179,11 +181,6 @@ def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
         yield RunDirectory(place)
     finally:
         os.close(handle)
-
-
-def start(run: RunDirectory, config: Mapping[str, Any]) -> None:
-    """Write the config, the first file of a run."""
-    files.write_json(run.config, config)
 
 
 def _lock(handle: int, place: Path) -> None:

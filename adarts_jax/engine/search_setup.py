@@ -18,6 +18,9 @@ from adarts_jax.engine.run_directory import RunDirectory, check_config, check_pl
 from adarts_jax.errors import UserError
 from adarts_jax.space import topology
 
+# Data may move between two parts of a run; its contents are compared.
+_MAY_DIFFER = ("data.data_dir",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -56,7 +59,7 @@ def prepare(
     check_place(place, resume=resume, overwrite=overwrite)
     run = RunDirectory(place)
     if resume:
-        check_config(run, config.model_dump(mode="json"))
+        check_config(run, config.model_dump(mode="json"), may_differ=_MAY_DIFFER)
     data = load_images(config)
     about = {"seed": config.seed, "data": _identity(data)}
     if resume:

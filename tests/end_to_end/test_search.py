@@ -318,9 +318,11 @@ def test_resuming_with_other_images_is_noticed(fake, tmp_path, capsys):
     with fake.context() as patch:
         signal_at(patch, 3, signal.SIGTERM)
         assert run(place, *argv) == 143
+    moved = file.rename(tmp_path / "moved.npz")
     np.savez(file, images=np.ones((200, 8, 8, 1), np.uint8), labels=labels)
     assert run(place, *argv, "--resume") == 2
     assert "started with other images" in capsys.readouterr().err
+    assert run(place, *argv, "--resume", "--data.data-dir", str(moved)) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(fake, tmp_path, capsys):

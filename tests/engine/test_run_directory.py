@@ -137,6 +137,7 @@ def test_another_config_is_shown_field_by_field(tmp_path):
     assert "network.init_channels: 8 -> 16" in message
     assert "old: 1 -> absent" in message
     assert "num_cells" not in message
+    check_config(run, saved | {"epochs": 4}, may_differ=["epochs"])
 
 
 def test_a_damaged_config_is_named(tmp_path):
