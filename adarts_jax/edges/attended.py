@@ -73,7 +73,7 @@ class AttendedEdges(nn.Module):
         mixed = MixedOp(self.primitives, self.wave.size, self.stride, name="ops")(
             self._select(states, picked, attention), rows @ op_weights, train=train
         )
-        kept = attention * (1 - picked.sum(1)) * weights[:, None]
+        kept = attention * ((1 - picked.sum(1)) * weights[:, None])[None]
         return self._put_back(states, mixed, picked, weights, kept)
 
     def _attention(
