@@ -40,10 +40,7 @@ SPEC = ModelSpec(
 @functools.cache
 def variables_of(spec_json: str):
     spec = ModelSpec.from_json(spec_json)
-    init = functools.partial(
-        init_variables, spec.make_network(), image_shape=spec.image_shape
-    )
-    return jax.jit(init)(jax.random.key(0))
+    return init_variables(spec.make_network(), jax.random.key(0), spec.image_shape)
 
 
 def variables(spec: ModelSpec = SPEC):

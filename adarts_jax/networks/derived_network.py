@@ -1,10 +1,10 @@
 """The network built from a genotype: what is retrained, evaluated and shared.
 
-Equal cells do not share a loop (``nn.scan``): it would compile in about two thirds of
-the time but, on CPU, run the gradient of a separable convolution fifteen times slower
-(``benchmarks/equal_cells.py``).
+Equal cells do not share a loop (``nn.scan``): four of them would compile twice as fast
+but, on CPU, run their gradient seventeen times slower (``benchmarks/equal_cells.py``).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -197,21 +197,30 @@ def init_variables(
 ) -> PyTree:
     """Draw ``{"params": ..., "batch_stats": ...}``, auxiliary head included.
 
+    Best called outside of ``jit``: only the draws are run, one small program per shape
+    of a parameter. One program with all draws takes several times longer to compile.
+
     Args:
       network: the network.
       key: randomness.
       image_shape: height, width, channels.
     """
-    return network.init(key, jnp.zeros((1, *image_shape)), train=True)
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return network.lazy_init(key, images, train=True)
 
 
 def variable_shapes(
     network: DerivedNetwork, image_shape: tuple[int, int, int]
 ) -> PyTree:
-    """Return shapes and types of the variables; computes and compiles nothing."""
-    return jax.eval_shape(
-        lambda key: init_variables(network, key, image_shape), jax.random.key(0)
-    )
+    """Return shapes and types of the variables; computes and compiles nothing.
+
+    Args:
+      network: the network.
+      image_shape: height, width, channels.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    initialize = functools.partial(network.init, train=True)
+    return jax.eval_shape(initialize, jax.random.key(0), images)
 
 
 def place_all(network: DerivedNetwork) -> list[CellPlace]:

@@ -1,0 +1,237 @@
+"""Seconds, memory and compile time of a retraining step, beside plain PyTorch.
+
+    python -m benchmarks.retrain_step --setting small
+    python -m benchmarks.retrain_step --setting full --only torch jax
+
+Each setting is the derived network of alpha-ADARTS with auxiliary head, drop path and
+clipped SGD on random images. Measured are a training step, the evaluation of a batch,
+the seconds to compile, and the peak memory. Result: ``benchmarks/results/``.
+"""
+
+import dataclasses
+import time
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from benchmarks import side_by_side
+from benchmarks.side_by_side import Program
+from benchmarks.timing import Record
+
+TRAIN, EVALUATE = "train_step", "evaluation"
+LEARNING_RATE, AUX_WEIGHT, DROP_PATH_RATE, CLIP = 0.025, 0.4, 0.2, 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One size of the derived network and how often to repeat its programs."""
+
+    init_channels: int
+    num_cells: int
+    batch_size: int
+    rounds: int
+    repetitions: int
+    image_size: int = 32
+    num_classes: int = 10
+    genotype: str = "alpha_adarts"
+
+
+SETTINGS = {
+    "tiny": Setting(4, 3, 8, rounds=3, repetitions=3),
+    "small": Setting(16, 8, 32, rounds=7, repetitions=2),
+    "full": Setting(36, 20, 96, rounds=3, repetitions=1),
+}
+
+
+def random_batch(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Return NHWC float32 images and int32 labels."""
+    random = np.random.default_rng(0)
+    shape = (setting.batch_size, setting.image_size, setting.image_size, 3)
+    labels = random.integers(0, setting.num_classes, shape[:1], np.int32)
+    return random.standard_normal(shape, np.float32), labels
+
+
+def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+    """Build the PyTorch network and its programs."""
+    import torch
+    from torch.nn import functional
+
+    from adarts_jax.space.published import PUBLISHED
+    from benchmarks.torch_reference import bilevel, derived_network
+
+    start = time.perf_counter()
+    torch.manual_seed(0)
+    ours = PUBLISHED[setting.genotype]
+    genotype = derived_network.Genotype(
+        normal=[entry[:2] for entry in ours.normal],
+        normal_concat=ours.normal_concat,
+        reduce=[entry[:2] for entry in ours.reduce],
+        reduce_concat=ours.reduce_concat,
+    )
+    network = derived_network.CifarNetwork(
+        genotype,
+        setting.init_channels,
+        setting.num_cells,
+        setting.num_classes,
+        auxiliary=True,
+    )
+    network.drop_path_prob = DROP_PATH_RATE
+    optimizer = bilevel.weight_optimizer(network, learning_rate=LEARNING_RATE)
+    x, y = random_batch(setting)
+    images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(y).long()
+
+    def train_step() -> None:
+        logits, auxiliary = network.train()(images)
+        loss = functional.cross_entropy(logits, labels)
+        loss = loss + AUX_WEIGHT * functional.cross_entropy(auxiliary, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            network.eval()(images)
+
+    setup = {
+        "versions": {"torch": torch.__version__},
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "build_seconds": time.perf_counter() - start,
+        "num_parameters": sum(p.numel() for p in network.parameters()),
+    }
+    return setup, {TRAIN: train_step, EVALUATE: evaluate}
+
+
+def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Program]]:
+    """Compile the programs of this library; ``options`` go to the network."""
+    import jax
+    import jax.numpy as jnp
+
+    from adarts_jax.bilevel.optimizers import make_optimizers
+    from adarts_jax.networks.derived_network import derived_network, init_variables
+    from adarts_jax.space.published import PUBLISHED
+
+    start = time.perf_counter()
+    side = setting.image_size
+    network = derived_network(
+        PUBLISHED[setting.genotype],
+        image_size=(side, side),
+        init_channels=setting.init_channels,
+        num_cells=setting.num_cells,
+        num_classes=setting.num_classes,
+        auxiliary=True,
+        **options,
+    )
+    optimizer = make_optimizers(gradient_clip=CLIP).weight
+    variables = init_variables(network, jax.random.key(0), (side, side, 3))
+    state = jax.block_until_ready((variables, optimizer.init(variables["params"])))
+    images, labels = map(jnp.asarray, random_batch(setting))
+    key, rate = jax.random.key(1), jnp.float32(DROP_PATH_RATE)
+    built = time.perf_counter()
+
+    step = partial(_jax_train_step, network=network, optimizer=optimizer)
+    evaluate = partial(network.apply, train=False)
+    train_setup, train = _compile(step, state, images, labels, key, rate, donate=True)
+    evaluate_setup, evaluate = _compile(evaluate, variables, images)
+
+    def run_train() -> None:
+        nonlocal state
+        state, loss = train(state, images, labels, key, rate)
+        jax.block_until_ready((state, loss))
+
+    def run_evaluate() -> None:
+        jax.block_until_ready(evaluate(state[0], images))
+
+    setup = {
+        "versions": {package: version(package) for package in ("jax", "flax")},
+        "device": jax.devices()[0].device_kind,
+        "init_seconds": built - start,
+        "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
+        **train_setup,
+        **{f"evaluation_{name}": value for name, value in evaluate_setup.items()},
+    }
+    return setup, {TRAIN: run_train, EVALUATE: run_evaluate}
+
+
+def _jax_train_step(
+    state: Any, images: Any, labels: Any, key: Any, rate: Any, *, network, optimizer
+) -> tuple[Any, Any]:
+    """SGD with momentum on the loss of both heads."""
+    import jax
+    import optax
+
+    from adarts_jax.bilevel.optimizers import descend
+
+    variables, opt_state = state
+
+    def loss_of(params: Any) -> tuple[Any, Any]:
+        outputs, updates = network.apply(
+            variables | {"params": params},
+            images,
+            train=True,
+            drop_path_rate=rate,
+            mutable=["batch_stats"],
+            rngs={"drop_path": key},
+        )
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        main, auxiliary = (cross_entropy(out, labels).mean() for out in outputs)
+        return main + AUX_WEIGHT * auxiliary, updates
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, updates), gradients = gradient(variables["params"])
+    params, opt_state = descend(
+        optimizer, gradients, opt_state, variables["params"], LEARNING_RATE
+    )
+    return ({"params": params, **updates}, opt_state), loss
+
+
+def _compile(function: Any, *arguments: Any, donate: bool = False) -> Any:
+    """Return what compiling cost, and the compiled function."""
+    import jax
+
+    start = time.perf_counter()
+    jitted = jax.jit(function, donate_argnums=0 if donate else ())
+    lowered = jitted.lower(*arguments)
+    traced, cpu = time.perf_counter(), time.process_time()
+    compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+    cost = {
+        "trace_seconds": traced - start,
+        "compile_seconds": time.perf_counter() - traced,
+        "compile_cpu_seconds": time.process_time() - cpu,
+        "temporary_mib": memory.temp_size_in_bytes / 2**20 if memory else None,
+    }
+    return cost, compiled
+
+
+def bfloat16_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+    """Compute in bfloat16; parameters and statistics stay float32."""
+    import jax.numpy as jnp
+
+    return jax_worker(setting, dtype=jnp.bfloat16)
+
+
+def remat_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+    """Compute the inside of every cell twice, to need less memory."""
+    return jax_worker(setting, remat=True)
+
+
+BENCHMARK = side_by_side.Benchmark(
+    "retrain_step",
+    "Seconds and memory of a retraining step, beside plain PyTorch.",
+    SETTINGS,
+    {
+        "torch": torch_worker,
+        "jax": jax_worker,
+        "jax-bf16": bfloat16_worker,
+        "jax-remat": remat_worker,
+    },
+    (TRAIN, EVALUATE),
+)
+
+if __name__ == "__main__":
+    side_by_side.main(BENCHMARK)
