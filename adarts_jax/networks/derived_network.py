@@ -49,8 +49,9 @@ class DerivedNetwork(nn.Module):
       auxiliary: whether there is a second head after cell ``2 * num_cells // 3``.
       dtype: type of the arithmetic and of the maps between layers. Parameters and
         statistics, batch norm's arithmetic and the logits are float32 in any case.
-      remat: keep only the outputs of cells for the backward pass and compute the rest
-        again: less memory, about a third more work.
+      remat: keep only the inputs of cells for the backward pass and compute the rest
+        again: a thirteenth of the memory at full size (710 MiB instead of 9,092 for 96
+        images, float32), about a third more work. XLA does not follow it on CPU.
 
     Collections: ``params``, ``batch_stats``. Random stream: ``drop_path``.
     """
