@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from adarts_jax.nn.batch_norm import BatchNorm
+from adarts_jax.nn.mixed_norm import NormalizedSum
 from adarts_jax.nn.primitives import OperationStack, group_by_family, is_normalized
 
 Images = Float[Array, "batch height width channel"]
@@ -13,8 +13,7 @@ Images = Float[Array, "batch height width channel"]
 class MixedOp(nn.Module):
     """``y = sum_o w[e, o] * op_o(x)`` for every edge e of a stack.
 
-    Families run as stacks, one batch norm serves all of them, and the weight of an
-    operation is that batch norm's scale.
+    Families run as stacks; batch norm and weighted sum are one step for all of them.
 
     Attributes:
       primitives: names, in the order of alpha's columns. ``none`` adds nothing.
@@ -58,12 +57,8 @@ class MixedOp(nn.Module):
         if not outputs:
             return total
         columns = normalized_columns(self.primitives, self.stride)
-        normalized = BatchNorm(affine=False, name="bn")(
-            jnp.concatenate(outputs),
-            train=train,
-            scale=jnp.stack([weights[column] for column in columns]),
-        )
-        return total + normalized.sum(0)
+        scale = jnp.stack([weights[column] for column in columns])
+        return total + NormalizedSum(name="bn")(tuple(outputs), scale, train=train)
 
 
 def normalized_columns(primitives: tuple[str, ...], stride: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ PerChannel = Float[Array, "*op channel"]
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
+OVER = (-4, -3, -2)  # batch, height, width
 
 
 class BatchNorm(nn.Module):
@@ -39,58 +40,72 @@ class BatchNorm(nn.Module):
     epsilon: float = EPSILON
 
     @nn.compact
-    def __call__(
-        self, x: Images, *, train: bool, scale: PerChannel | None = None
-    ) -> Images:
+    def __call__(self, x: Images, *, train: bool) -> Images:
         """Normalise ``x``.
 
         Args:
           x: images, NHWC.
           train: use and record batch statistics instead of the running ones.
-          scale: factor per channel for a layer that is not affine: the weight of an
-            operation in a mixed operation. Its gradient then falls out of the
-            normalisation's own backward pass for nothing.
         """
         shape = (*x.shape[:-4], x.shape[-1])
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        bias = None
+        scale, bias = jnp.ones(shape, jnp.float32), None
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, shape)
             bias = self.param("bias", nn.initializers.zeros, shape)
-        elif scale is None:
-            scale = jnp.ones(shape, jnp.float32)
         if train:
             normalized: tuple = normalize(x, scale, self.epsilon)
             y, batch_mean, batch_var = normalized
             if not self.is_initializing():
-                self._record(
-                    mean, var, batch_mean, batch_var, math.prod(x.shape[-4:-1])
+                mean.value, var.value = running_update(
+                    (mean.value, var.value),
+                    (batch_mean, batch_var),
+                    math.prod(x.shape[-4:-1]),
+                    self.momentum,
                 )
         else:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
-            y = (x - _spread(mean.value)) * _spread(factor)
-        return (y if bias is None else y + _spread(bias)).astype(x.dtype)
-
-    def _record(
-        self,
-        mean: nn.Variable,
-        var: nn.Variable,
-        batch_mean: PerChannel,
-        batch_var: PerChannel,
-        count: int,
-    ) -> None:
-        unbiased = batch_var * (count / max(count - 1, 1))
-        mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-        var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
+            y = (x - spread(mean.value)) * spread(factor)
+        return (y if bias is None else y + spread(bias)).astype(x.dtype)
 
 
-def _spread(values: PerChannel) -> Images:
+def moments(x: Images) -> tuple[PerChannel, PerChannel]:
+    """Return mean and biased variance, float32, in one pass over ``x``.
+
+    ``var = E[x^2] - E[x]^2``: subtracting the mean first would write and read the
+    images once more. Rounding can cost digits where ``|mean|`` is far above the
+    deviation, which a layer in front of batch norm does not produce.
+    """
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, OVER)
+    return mean, jnp.maximum(jnp.mean(jnp.square(wide), OVER) - jnp.square(mean), 0)
+
+
+def running_update(
+    running: tuple[PerChannel, PerChannel],
+    batch: tuple[PerChannel, PerChannel],
+    count: int,
+    momentum: float = MOMENTUM,
+) -> tuple[PerChannel, PerChannel]:
+    """Return running mean and variance after a batch.
+
+    Args:
+      running: mean and variance so far.
+      batch: mean and biased variance of the batch; the unbiased one is recorded.
+      count: values per channel.
+      momentum: share that is kept.
+    """
+    unbiased = batch[1] * (count / max(count - 1, 1))
+    return (
+        momentum * running[0] + (1 - momentum) * batch[0],
+        momentum * running[1] + (1 - momentum) * unbiased,
+    )
+
+
+def spread(values: PerChannel) -> Images:
     """Make one value per (operation and) channel broadcast against images."""
     return values[..., None, None, None, :]
-
-
-_OVER = (-4, -3, -2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -105,10 +120,9 @@ def normalize(
 
 
 def _normalize_forward(x, scale, epsilon):
-    mean = jnp.mean(x, _OVER, dtype=jnp.promote_types(x.dtype, scale.dtype))
-    var = jnp.mean(jnp.square(x - _spread(mean)), _OVER)
+    mean, var = moments(x)
     inverse = jax.lax.rsqrt(var + epsilon)
-    y = (x - _spread(mean)) * _spread(inverse * scale)
+    y = (x - spread(mean)) * spread(inverse * scale)
     return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
@@ -117,11 +131,11 @@ def _normalize_backward(epsilon, residuals, cotangents):
     x, scale, mean, inverse = residuals
     g = cotangents[0]
     count = math.prod(x.shape[-4:-1])
-    centred = x - _spread(mean)
-    g_mean = jnp.mean(g, _OVER, dtype=mean.dtype)
-    scale_gradient = jnp.sum(g * centred, _OVER) * inverse
-    slope = _spread(inverse * scale_gradient / count)
-    dx = (g - _spread(g_mean) - centred * slope) * _spread(inverse * scale)
+    centred = x - spread(mean)
+    g_mean = jnp.mean(g, OVER, dtype=mean.dtype)
+    scale_gradient = jnp.sum(g * centred, OVER) * inverse
+    slope = spread(inverse * scale_gradient / count)
+    dx = (g - spread(g_mean) - centred * slope) * spread(inverse * scale)
     return dx.astype(x.dtype), scale_gradient.astype(scale.dtype)
 
 

@@ -16,6 +16,9 @@ from jaxtyping import Array, Float
 from adarts_jax.nn import windows
 
 Lowering = Literal["shifted", "grouped"]
+
+# From so many channels on a loop over taps beats XLA's weight gradient on CPU.
+MANY_CHANNELS = 48
 Stacked = Float[Array, "op batch height width channel"]
 Kernels = tuple[Float[Array, "k k channel"], ...]
 
@@ -133,12 +136,42 @@ def _shifted_backward(stride, dilation, residuals, g):
             _input_gradient(g[o : o + 1], kernels[o : o + 1], size, stride, dilation)
             for o in range(len(kernels))
         )
-    gradients = []
-    for o, kernel in enumerate(kernels):
-        image = x[min(o, x.shape[0] - 1)]
-        convolve = functools.partial(_grouped, image, stride=stride, dilation=dilation)
-        gradients.append(jax.vjp(convolve, kernel)[1](g[o])[0])
-    return dx, tuple(gradients)
+    gradients = tuple(
+        _weight_gradient(x[min(o, x.shape[0] - 1)], g[o], kernel, stride, dilation)
+        for o, kernel in enumerate(kernels)
+    )
+    return dx, gradients
+
+
+def _weight_gradient(x, g, kernel, stride, dilation):
+    """Gradient of one operation; the cheaper of two ways (docs/performance.md).
+
+    XLA's convolution does the work of a dense one, channels squared; the loop over
+    taps reads the images once per tap.
+    """
+    if kernel.shape[2] >= MANY_CHANNELS:
+        return _loop_over_taps(x, g, kernel.shape[0], stride, dilation)
+    convolve = functools.partial(_grouped, x, stride=stride, dilation=dilation)
+    return jax.vjp(convolve, kernel)[1](g)[0]
+
+
+def _loop_over_taps(x, g, k, stride, dilation):
+    height, width = g.shape[1:3]
+    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
+    padded = windows.pad_axis(x, 1, padding, stride * (height + reach))
+    padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
+    rows = windows.split_phases(padded, 1, stride)
+    phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
+    size = (1, 1, *g.shape)
+
+    def tap(t, gradient):
+        a, b = t // k * dilation, t % k * dilation
+        start = (a % stride, b % stride, 0, a // stride, b // stride, 0)
+        image = lax.dynamic_slice(phases, start, size)[0, 0]
+        return gradient.at[t].set((image * g).sum((0, 1, 2), dtype=jnp.float32))
+
+    start = jnp.zeros((k * k, g.shape[-1]), jnp.float32)
+    return lax.fori_loop(0, k * k, tap, start).reshape(k, k, -1)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
