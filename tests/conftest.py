@@ -4,6 +4,17 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests run a program a few times, so compiling is what costs. Without optimization the
+# gradient of a small search network compiles five times as fast. Programs started by
+# tests inherit this, so that their results stay comparable bit for bit.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",
+    ]
+)
 
 import jax
 import pytest
