@@ -48,7 +48,7 @@ def depthwise_conv(
     if lowering is None:
         lowering = "shifted" if jax.default_backend() == "cpu" else "grouped"
     if lowering == "shifted":
-        return _shifted(x, kernels, stride, dilation)
+        return _traced_once(x, kernels, stride, dilation)
     images = [x[min(o, x.shape[0] - 1)] for o in range(len(kernels))]
     return jnp.stack(
         [
@@ -175,6 +175,10 @@ def _loop_over_taps(x, g, k, stride, dilation):
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
+# Layers of one shape share one trace; compiled, the call is inlined.
+_traced_once = jax.jit(_shifted, static_argnums=(2, 3))
 
 
 def _input_gradient(
