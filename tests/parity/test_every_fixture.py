@@ -1,0 +1,59 @@
+"""Every golden fixture has a test file, or a reason why it has none yet."""
+
+from fnmatch import fnmatch
+
+import pytest
+from golden import read_index
+
+# Which fixture is checked where; each file accounts for the arrays of its fixtures.
+CHECKED = {
+    "A[1-4]_*": "tests/parity/test_derived_goldens.py",
+    "B1_alpha_genotypes": "tests/test_discretize.py",
+    "B3_pc_genotypes": "tests/test_discretize.py",
+    "B4_darts_genotypes": "tests/test_discretize.py",
+    "B5_att_after_every_genotypes": "tests/test_discretize.py",
+    "B5_att_no_attention_genotypes": "tests/test_discretize.py",
+    "B1_alpha_[!g]*": "tests/parity/test_search_goldens.py",
+    "B2_*": "tests/parity/test_search_goldens.py",
+    "C1_*": "tests/parity/test_search_trajectory.py",
+    "C_lr_series": "tests/parity/test_learning_rates.py",
+    "E_misc": "tests/parity/test_operations.py",
+    "T1_*": "tests/parity/test_trained_checkpoint.py",
+}
+NOT_YET = {
+    "A5_*": "derived networks with the attentions of Att-DARTS",
+    "B3_pc_[!g]*": "the search network of PC-DARTS",
+    "B4_darts_[!g]*": "the search network of DARTS",
+    "B5_*cell*": "the search network of Att-DARTS",
+    "B5_att_after_every_full": "the search network of Att-DARTS",
+    "B5_att_after_every_and_end_genotypes": "attention after the cell, not published",
+    "B5_att_double_mixed_genotypes": "an unpublished setting of Att-DARTS",
+    "B5_att_end_genotypes": "an unpublished setting of Att-DARTS",
+    "B5_att_mixed_with_operation_genotypes": "an unpublished setting of Att-DARTS",
+    "B6_*": "the search network of ADARTS",
+    "C3_*": "the search network of PC-DARTS",
+    "C4_*": "the search network of DARTS, and second order",
+    "C5_*": "the search network of Att-DARTS",
+    "D_*": "recurrent networks",
+}
+
+
+def test_every_fixture_has_one_place(shared):
+    names = set(read_index(shared / "golden"))
+    found = [
+        (name, pattern)
+        for pattern in (*CHECKED, *NOT_YET)
+        for name in names
+        if fnmatch(name, pattern)
+    ]
+    assert {name for name, _ in found} == names
+    assert len(found) == len(names), "a fixture has two places"
+    assert {pattern for _, pattern in found} == {*CHECKED, *NOT_YET}
+
+
+@pytest.mark.parametrize("pattern", CHECKED)
+def test_the_place_names_its_fixtures(shared, request, pattern):
+    text = (request.config.rootpath / CHECKED[pattern]).read_text("utf-8")
+    for name in read_index(shared / "golden"):
+        if fnmatch(name, pattern):
+            assert f'"{name}"' in text

@@ -1,0 +1,288 @@
+"""Layers against plain formulas: convolutions, pooling, batch norm, initialisation."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adarts_jax.nn import layers, pooling
+from adarts_jax.nn.batch_norm import BatchNorm
+from adarts_jax.nn.depthwise import Lowering, depthwise_conv
+from adarts_jax.nn.mixed_norm import NormalizedSum
+
+LOWERINGS: tuple[Lowering, ...] = ("shifted", "grouped")
+
+
+def draw(seed, *shape):
+    return jnp.asarray(np.random.RandomState(seed).standard_normal(shape), jnp.float32)
+
+
+def assert_near(got, want, relative=1e-5):
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= relative * np.abs(want).max()
+
+
+def value_and_vjp(apply, cotangent, *inputs):
+    """Compile ``apply`` and its gradient: value, gradient towards every input."""
+
+    @jax.jit
+    def run(*inputs):
+        y, backward = jax.vjp(apply, *inputs)
+        return y, backward(cotangent)
+
+    return run(*inputs)
+
+
+# sizes of the stack, op axis of the input, (height, width, channels); the widest one
+# takes the way of the weight gradient that serves many channels
+STACKS = [
+    ((3,), 1, (8, 8, 3)),
+    ((3, 5), 1, (7, 6, 4)),
+    ((5, 3, 7), 3, (9, 5, 2)),
+    ((3, 5), 2, (5, 7, 50)),
+]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("sizes", "ops", "image"), STACKS)
+def test_depthwise_lowerings_agree(sizes, ops, image, stride, dilation):
+    x = draw(0, ops, 2, *image)
+    kernels = tuple(draw(k, k, k, image[-1]) for k in sizes)
+    height, width = (-(-side // stride) for side in image[:2])
+    cotangent = draw(1, len(sizes), 2, height, width, image[-1])
+    results = [
+        value_and_vjp(
+            lambda x, kernels, lowering=lowering: depthwise_conv(
+                x, kernels, stride=stride, dilation=dilation, lowering=lowering
+            ),
+            cotangent,
+            x,
+            kernels,
+        )
+        for lowering in LOWERINGS
+    ]
+    jax.tree.map(assert_near, *results)
+
+
+def test_depthwise_by_hand():
+    x = jnp.arange(9.0).reshape(1, 1, 3, 3, 1)
+    kernel = jnp.zeros((3, 3, 1)).at[0, 1].set(1.0).at[2, 2].set(10.0)
+    for lowering in LOWERINGS:
+        y = depthwise_conv(x, (kernel,), lowering=lowering)[0, 0, :, :, 0]
+        # the pixel above, and ten times the one below to the right
+        assert y.tolist() == [[40, 50, 0], [70, 81, 2], [3, 4, 5]]
+
+
+def windows_of(image, size, stride):
+    """Yield output position and the pixels of its window, row by row."""
+    rows, columns = image.shape
+    for i, j in itertools.product(range(0, rows, stride), range(0, columns, stride)):
+        pixels = itertools.product(
+            range(i - size // 2, i + size // 2 + 1),
+            range(j - size // 2, j + size // 2 + 1),
+        )
+        inside = [(a, b) for a, b in pixels if 0 <= a < rows and 0 <= b < columns]
+        yield (i // stride, j // stride), inside
+
+
+def naive_pool(image, cotangent, size, stride, kind):
+    """Value and gradient of one channel by loops; the first maximum takes it all."""
+    value, gradient = np.zeros_like(cotangent), np.zeros_like(image)
+    for place, pixels in windows_of(image, size, stride):
+        values = [image[pixel] for pixel in pixels]
+        if kind == "max":
+            best = int(np.argmax(values))
+            value[place] = values[best]
+            gradient[pixels[best]] += cotangent[place]
+        else:
+            value[place] = sum(values) / len(values)
+            for pixel in pixels:
+                gradient[pixel] += cotangent[place] / len(pixels)
+    return value, gradient
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(6, 5), (9, 8)])
+@pytest.mark.parametrize("sizes", [(3,), (3, 5)])
+def test_pooling_against_loops(kind, stride, shape, sizes):
+    random = np.random.RandomState(3)
+    # few different values, all negative: many ties, and padding must not win
+    images = random.randint(-4, 0, (*shape, 3)).astype(np.float32)
+    out = tuple(-(-side // stride) for side in shape)
+    cotangent = random.standard_normal((len(sizes), *out, 3)).astype(np.float32)
+    pool = pooling.max_pool if kind == "max" else pooling.avg_pool
+    value, (gradient,) = value_and_vjp(
+        lambda x: pool(x, sizes=sizes, stride=stride),
+        jnp.asarray(cotangent)[:, None],
+        jnp.asarray(images)[None, None],
+    )
+    wanted = np.zeros_like(images)
+    for (op, size), c in itertools.product(enumerate(sizes), range(3)):
+        want, share = naive_pool(
+            images[..., c], cotangent[op, ..., c], size, stride, kind
+        )
+        np.testing.assert_allclose(value[op, 0, ..., c], want, rtol=1e-6)
+        wanted[..., c] += share
+    np.testing.assert_allclose(gradient[0, 0], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (5, 7)])
+def test_2x2_pooling_against_loops(shape):
+    random = np.random.RandomState(4)
+    image = random.randint(0, 3, shape).astype(np.float32)
+    out = (shape[0] // 2, shape[1] // 2)
+    cotangent = random.standard_normal(out).astype(np.float32)
+    value, (gradient,) = value_and_vjp(
+        pooling.max_pool_2x2,
+        jnp.asarray(cotangent)[None, :, :, None],
+        jnp.asarray(image)[None, :, :, None],
+    )
+    want, share = np.zeros(out), np.zeros(shape)
+    for i, j in itertools.product(*map(range, out)):
+        block = image[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        a, b = np.unravel_index(block.argmax(), (2, 2))
+        want[i, j] = block.max()
+        share[2 * i + a, 2 * j + b] = cotangent[i, j]
+    np.testing.assert_array_equal(value[0, :, :, 0], want)
+    np.testing.assert_allclose(gradient[0, :, :, 0], share, rtol=1e-6)
+
+
+def make_batch_norm(**options: Any) -> Any:
+    return BatchNorm(**options)
+
+
+def plain_batch_norm(x, scale, bias, axes):
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    return scale * (x - mean) / jnp.sqrt(var + 1e-5) + bias
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_batch_norm_against_the_formula(stack):
+    shape, last = (*stack, 3, 5, 4, 6), (*stack, 1, 1, 1, 6)
+    x = 2 * draw(0, *shape) + 3 * draw(1, *last)
+    scale, bias = 1 + 0.3 * draw(2, *stack, 6), draw(3, *stack, 6)
+    module = make_batch_norm()
+    cotangent = draw(4, *shape)
+    variables = module.init(jax.random.key(0), x, train=False)
+
+    def ours(x, scale, bias):
+        params = {"scale": scale, "bias": bias}
+        return module.apply(
+            {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+        )[0]
+
+    def plain(x, scale, bias):
+        wide = scale.reshape(last), bias.reshape(last)
+        return plain_batch_norm(x, *wide, (-4, -3, -2))
+
+    results = [value_and_vjp(f, cotangent, x, scale, bias) for f in (ours, plain)]
+    jax.tree.map(lambda got, want: assert_near(got, want, 2e-5), *results)
+
+
+def test_running_statistics_follow_torch():
+    torch = pytest.importorskip("torch")
+    reference, module = torch.nn.BatchNorm2d(4), make_batch_norm()
+    variables = module.init(jax.random.key(0), draw(0, 2, 3, 3, 4), train=False)
+    for seed in (1, 2):  # few values, so that biased and unbiased differ
+        x = 1.5 * draw(seed, 2, 3, 3, 4) + 1
+        reference(torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)))
+        _, updates = module.apply(variables, x, train=True, mutable=["batch_stats"])
+        variables = {**variables, **updates}
+    statistics = variables["batch_stats"]
+    assert reference.running_mean is not None
+    assert reference.running_var is not None
+    np.testing.assert_allclose(statistics["mean"], reference.running_mean, rtol=1e-5)
+    np.testing.assert_allclose(statistics["var"], reference.running_var, rtol=1e-5)
+    want = reference.eval()(torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)))
+    got = module.apply(variables, x, train=False)
+    np.testing.assert_allclose(
+        got, want.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_variance_is_as_exact_as_in_two_passes(offset):
+    """A channel far from zero keeps the digits that its deviation needs."""
+    x = draw(0, 4, 8, 8, 5) + offset
+    module = make_batch_norm(affine=False, momentum=0.0)
+    variables = module.init(jax.random.key(0), x, train=False)
+    _, updates = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    want = np.var(np.asarray(x, np.float64), (0, 1, 2), ddof=1)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], want, rtol=2e-6)
+
+
+def test_normalized_sum_is_a_weighted_sum_of_batch_norms():
+    parts = (draw(0, 2, 3, 4, 4, 5) + 1, 3 * draw(1, 1, 3, 4, 4, 5))
+    weights, cotangent = draw(2, 3, 5), draw(3, 3, 4, 4, 5)
+    module: Any = NormalizedSum()
+    variables = module.init(jax.random.key(0), parts, weights, train=False)
+
+    def ours(parts, weights):
+        return module.apply(
+            variables, parts, weights, train=True, mutable=["batch_stats"]
+        )[0]
+
+    def plain(parts, weights):
+        outputs = jnp.concatenate(parts)
+        scale = weights[:, None, None, None]
+        return plain_batch_norm(outputs, scale, 0.0, (1, 2, 3)).sum(0)
+
+    results = [value_and_vjp(f, cotangent, parts, weights) for f in (ours, plain)]
+    jax.tree.map(lambda got, want: assert_near(got, want, 2e-5), *results)
+
+    _, updates = module.apply(
+        variables, parts, weights, train=True, mutable=["batch_stats"]
+    )
+    outputs = np.concatenate(parts)
+    want = 0.9 + 0.1 * outputs.var((1, 2, 3), ddof=1)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], want, rtol=1e-5)
+    evaluated = module.apply({**variables, **updates}, parts, weights, train=False)
+    statistics = {k: np.array(v) for k, v in updates["batch_stats"].items()}
+    mean, var = (statistics[k][:, None, None, None] for k in ("mean", "var"))
+    want = (outputs - mean) / np.sqrt(var + 1e-5)
+    want = (want * np.asarray(weights)[:, None, None, None]).sum(0)
+    np.testing.assert_allclose(evaluated, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ops", [1, 3])
+def test_pointwise_ways_agree(ops, monkeypatch):
+    x, kernel = draw(0, ops, 2, 3, 3, 4 * 5), draw(1, ops, 4, 5, 6)
+    cotangent = draw(2, ops, 2, 3, 3, 4 * 6)
+    results = []
+    for largest in (0, 10**6):  # never block-diagonal, always
+        monkeypatch.setattr(layers, "BLOCK_DIAGONAL_CHANNELS", largest)
+        results.append(value_and_vjp(layers.pointwise, cotangent, x, kernel))
+    jax.tree.map(assert_near, *results)
+    edges = np.split(np.asarray(x), 4, axis=-1)
+    want = [
+        np.einsum("obhwi,oij->obhwj", edge, kernel[:, e])
+        for e, edge in enumerate(edges)
+    ]
+    assert_near(results[0][0], np.concatenate(want, axis=-1))
+
+
+@pytest.mark.parametrize("fan_in", [1, 25, 400])
+def test_torch_uniform_fills_its_interval(fan_in):
+    values = layers.torch_uniform(fan_in)(jax.random.key(1), (4000,))
+    bound = fan_in**-0.5
+    assert np.abs(values).max() <= bound
+    assert values.max() > 0.99 * bound
+    assert values.min() < -0.99 * bound
+    assert abs(values.mean()) < 0.05 * bound
+
+
+def test_layers_are_initialised_like_torch():
+    x = jnp.zeros((1, 2, 8, 8, 24))
+    module: Any = layers.SeparableConv((3, 5), 24, num_edges=2)
+    params = module.init(jax.random.key(0), x, train=False)["params"]
+    fan_in = {"kernel_3x3": 9, "kernel_5x5": 25, "kernel": 12}
+    for layer in ("depthwise_0", "pointwise_0", "depthwise_1", "pointwise_1"):
+        for name, kernel in params[layer].items():
+            bound = fan_in[name] ** -0.5
+            assert 0.95 * bound < np.abs(kernel).max() <= bound
