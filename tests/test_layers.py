@@ -1,5 +1,6 @@
 """Layers against plain formulas: convolutions, pooling, batch norm, initialisation."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -57,8 +58,8 @@ def test_depthwise_lowerings_agree(sizes, ops, image, stride, dilation):
     cotangent = draw(1, len(sizes), 2, height, width, image[-1])
     results = [
         value_and_vjp(
-            lambda x, kernels, lowering=lowering: depthwise_conv(
-                x, kernels, stride=stride, dilation=dilation, lowering=lowering
+            functools.partial(
+                depthwise_conv, stride=stride, dilation=dilation, lowering=lowering
             ),
             cotangent,
             x,

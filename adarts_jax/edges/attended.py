@@ -121,7 +121,7 @@ class AttendedEdges(nn.Module):
     ) -> list[Images]:
         """Results to their channels, and the channels that bypass the operations."""
         channels, targets = states[0].shape[-1], self.wave.targets
-        enters = jnp.array(self.wave.edge_targets)[:, None] == jnp.arange(len(targets))
+        enters = jax.nn.one_hot(jnp.array(self.wave.edge_targets), len(targets))
         matrix = jnp.einsum("ekc,et->ektc", picked, enters * weights[:, None])
         matrix = matrix.reshape(mixed.shape[-1], len(targets) * channels)
         returned = mixed @ matrix

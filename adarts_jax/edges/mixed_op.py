@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from adarts_jax.nn.batch_norm import spread
 from adarts_jax.nn.mixed_norm import NormalizedSum
 from adarts_jax.nn.primitives import OperationStack, group_by_family, is_normalized
 
@@ -53,7 +54,7 @@ class MixedOp(nn.Module):
             if is_normalized(stack.family, stride=self.stride, mixed=True):
                 outputs.append(y)
             else:
-                total = total + y[0] * weights[stack.columns[0]]
+                total = total + y[0] * spread(weights[stack.columns[0]])
         if not outputs:
             return total
         columns = normalized_columns(self.primitives, self.stride)

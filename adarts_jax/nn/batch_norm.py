@@ -71,15 +71,13 @@ class BatchNorm(nn.Module):
 
 
 def moments(x: Images) -> tuple[PerChannel, PerChannel]:
-    """Return mean and biased variance, float32, in one pass over ``x``.
+    """Return mean and biased variance, float32.
 
-    ``var = E[x^2] - E[x]^2``: subtracting the mean first would write and read the
-    images once more. Rounding can cost digits where ``|mean|`` is far above the
-    deviation, which a layer in front of batch norm does not produce.
+    In two passes: ``E[x^2] - E[x]^2`` would save 4 % of a search step on CPU and cost
+    a digit of every gradient.
     """
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(wide, OVER)
-    return mean, jnp.maximum(jnp.mean(jnp.square(wide), OVER) - jnp.square(mean), 0)
+    mean = jnp.mean(x, OVER, dtype=jnp.float32)
+    return mean, jnp.mean(jnp.square(x - spread(mean)), OVER)
 
 
 def running_update(

@@ -65,7 +65,7 @@ def _split(values: PerOperation, parts: Parts) -> list[PerOperation]:
 
 def _weighted_sum(parts: Parts, mean: PerOperation, factor: PerOperation) -> Images:
     terms = [
-        (part[o] - mean_[o]) * factor_[o]
+        (part[o] - spread(mean_[o])) * spread(factor_[o])
         for part, mean_, factor_ in zip(
             parts, _split(mean, parts), _split(factor, parts), strict=True
         )
@@ -113,7 +113,9 @@ def _backward(epsilon, residuals, cotangents):
         centred = part - spread(mean_)
         towards_weights = jnp.sum(g[None] * centred, OVER) * inverse_
         slope = spread(inverse_ * towards_weights / count)
-        dx = (g[None] - g_mean - centred * slope) * spread(inverse_ * weights_)
+        dx = (g[None] - spread(g_mean[None]) - centred * slope) * spread(
+            inverse_ * weights_
+        )
         gradients.append(dx.astype(part.dtype))
         weight_gradients.append(towards_weights)
     return tuple(gradients), jnp.concatenate(weight_gradients)
