@@ -120,6 +120,7 @@ def make_network(golden: Golden) -> SearchNetwork:
     return network
 
 
+@functools.cache
 def initial_variables(golden: Golden) -> Any:
     """Rebuild the weights before the recorded passes (recipe of the README)."""
     state = recipe_weights.recipe_state(
