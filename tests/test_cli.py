@@ -52,6 +52,30 @@ def test_hyphen_and_underscore_are_the_same():
     )
 
 
+@pytest.mark.parametrize(
+    ("argv", "flip", "seed"),
+    [
+        (["--data.flip"], True, 2),
+        (["--data.flip", "--seed", "6"], True, 6),
+        (["--data.flip", "false", "--seed", "6"], False, 6),
+        (["--data.flip", "True"], True, 2),
+        (["--data.flip=false"], False, 2),
+    ],
+)
+def test_a_truth_value_may_stand_alone(argv, flip, seed):
+    config, _ = parse(*argv)
+    assert (config.data.flip, config.seed) == (flip, seed)
+
+
+def test_a_lone_truth_value_leaves_the_next_argument_alone():
+    class Model(BaseModel):
+        file: str
+        verify: bool = False
+
+    config, _ = parse("--verify", "a.pt", model=Model, positional=["file"])
+    assert (config.file, config.verify) == ("a.pt", True)
+
+
 def test_recipe_below_command_line(tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text("seed = 5\nepochs = 9\n[data]\npad = 0\ncutout_size = 2\n")

@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import shlex
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -14,6 +16,7 @@ from adarts_jax.cli.fields import (
     group_title,
     help_text,
     leaves,
+    members,
     metavar,
     option,
 )
@@ -24,6 +27,9 @@ Config = TypeVar("Config", bound=BaseModel)
 
 # Keeps the options of the run apart from fields of the same name.
 _RUN = "run:"
+
+# What may follow an option of a truth value; anything else is another argument.
+_TRUTH = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +63,9 @@ def parse(
 ) -> tuple[Config, RunOptions]:
     """Turn a command line into a validated config and the options of the run.
 
-    Hyphens and underscores in option names are the same. ``--resume`` without
-    ``--config`` starts from the ``config.json`` of the run that is continued.
+    Hyphens and underscores in option names are the same. An option of a truth value
+    may stand alone and then means true. ``--resume`` without ``--config`` starts from
+    the ``config.json`` of the run that is continued.
 
     Args:
       model: config model; its fields become options, its docstring the description.
@@ -82,14 +89,16 @@ def parse(
     )
     _add_run_options(parser, has_run_directory=has_run_directory)
     _add_fields(parser, model, positional)
-    how, given = _read_arguments(parser, argv)
+    fields = dict(leaves(model))
+    flags = {option(n) for n, f in fields.items() if bool in members(f.annotation)}
+    spelled = _spelled(argv, flags, has_arguments=bool(positional))
+    how, given = _read_arguments(parser, spelled)
     recipe: Path | None = how.pop("config", None)
     run = RunOptions(
         recipe=recipe.stem if recipe else "",
         command=shlex.join(["python", "-m", program, *argv]),
         **how,
     )
-    fields = dict(leaves(model))
     recipe = recipe or _saved_config(run)
     values = {} if recipe is None else read_recipe(recipe)
     for name, text in given.items():
@@ -157,12 +166,7 @@ def _read_arguments(
     Returns:
       Options of the run by name, and texts by dotted field name; only those given.
     """
-    spelled = []
-    for arg in argv:
-        name, equals, value = arg.partition("=")
-        hyphens = name.replace("_", "-") if name.startswith("--") else name
-        spelled.append(hyphens + equals + value)
-    namespace, unknown = parser.parse_known_args(spelled)
+    namespace, unknown = parser.parse_known_args(argv)
     for arg in unknown:
         if arg.startswith("-"):
             name = arg.partition("=")[0]
@@ -173,6 +177,21 @@ def _read_arguments(
     given = vars(namespace)
     run = {n.removeprefix(_RUN): v for n, v in given.items() if n.startswith(_RUN)}
     return run, {n: v for n, v in given.items() if not n.startswith(_RUN)}
+
+
+def _spelled(
+    argv: Sequence[str], flags: AbstractSet[str], *, has_arguments: bool
+) -> list[str]:
+    """Write option names with hyphens, and the value of a flag where it is left out."""
+    spelled = []
+    for arg, after in zip_longest(argv, argv[1:], fillvalue="-"):
+        name, equals, value = arg.partition("=")
+        hyphens = name.replace("_", "-") if name.startswith("--") else name
+        alone = hyphens in flags and (
+            after.startswith("-") or (has_arguments and after.lower() not in _TRUTH)
+        )
+        spelled.append(hyphens + (equals + value or ("=true" if alone else "")))
+    return spelled
 
 
 def _saved_config(run: RunOptions) -> Path | None:
