@@ -29,8 +29,8 @@ class Settings(BaseModel):
     )
 
 
-class DataConfig(Settings):
-    """Images and how they are divided, augmented and normalised."""
+class ImagesConfig(Settings):
+    """Images and how they are normalised and augmented."""
 
     source: Literal["digits", "tfds", "folder", "npz"] = "digits"
     """digits (built in), tfds (prepared TensorFlow Datasets), folder
@@ -45,21 +45,26 @@ class DataConfig(Settings):
     """1 (luminance) or 3 (RGB); none keeps what the data has"""
     num_examples: Annotated[int, Field(ge=2)] | None = None
     """use only this many training images, for a short run; none uses all"""
-    weight_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """share of the training images that trains the weights; the rest trains the
-    architecture"""
-    split: Literal["random", "positional"] = "random"
-    """random (drawn with the seed) or positional (first images train the weights, as
-    in the published code)"""
     pad: Pixels = 1
     """zero padding before the random crop, pixels per side; 0 for no crop"""
     flip: bool = False
     """mirror half of the images, true or false"""
     cutout_size: Pixels = 0
     """side of the square blanked out in every image, pixels; 0 for none"""
-    normalization: Literal["dataset", "cifar10"] = "dataset"
+    normalization: Literal["dataset", "cifar10", "cifar100", "imagenet"] = "dataset"
     """mean and deviation: of the training images (dataset) or the published numbers of
-    CIFAR-10"""
+    a data set"""
+
+
+class DataConfig(ImagesConfig):
+    """Images and how they are divided, augmented and normalised."""
+
+    weight_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """share of the training images that trains the weights; the rest trains the
+    architecture"""
+    split: Literal["random", "positional"] = "random"
+    """random (drawn with the seed) or positional (first images train the weights, as
+    in the published code)"""
 
 
 class NetworkConfig(Settings):
@@ -144,12 +149,13 @@ class SearchConfig(Settings):
                 f"weights.min_learning_rate = {self.weights.min_learning_rate} must "
                 f"not exceed weights.learning_rate = {self.weights.learning_rate}"
             )
-        _check_data(self.data)
+        check_source(self.data)
         _check_channels(self.network)
         return self
 
 
-def _check_data(data: DataConfig) -> None:
+def check_source(data: ImagesConfig) -> None:
+    """Check that the place of the data is given where one is needed."""
     if data.source == "tfds" and not data.name:
         raise ValueError("data.source = tfds needs data.name, such as cifar10")
     if data.source in ("folder", "npz") and not data.data_dir:

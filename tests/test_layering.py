@@ -35,6 +35,7 @@ FLOORS = {
     # the sixth floor has steps: the engine reads configs and orders pictures, the
     # command line knows how the engine can end
     "config": 6,
+    "retrain_config": 6.1,
     "report": 6,
     "engine": 6.3,
     "cli": 6.6,

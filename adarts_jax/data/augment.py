@@ -3,13 +3,26 @@
 One random draw per call; each transform also stands alone with its numbers given.
 """
 
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-CIFAR10_MEAN = (0.49139968, 0.48215827, 0.44653124)
-CIFAR10_STD = (0.24703233, 0.24348505, 0.26158768)
+# Mean and deviation per channel, pixels scaled to [0, 1], as the published code of the
+# DARTS family has them; most of it uses those of CIFAR-10 for CIFAR-100 too.
+PUBLISHED_STATISTICS = MappingProxyType(
+    {
+        "cifar10": (
+            (0.49139968, 0.48215827, 0.44653124),
+            (0.24703233, 0.24348505, 0.26158768),
+        ),
+        "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    }
+)
+CIFAR10_MEAN, CIFAR10_STD = PUBLISHED_STATISTICS["cifar10"]
 
 Images = UInt8[Array, "batch height width channel"]
 Normalised = Float[Array, "batch height width channel"]

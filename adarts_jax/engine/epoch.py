@@ -1,81 +1,40 @@
-"""The compiled inside of an epoch: batches, augmentation, steps, sums of metrics.
+"""What every compiled epoch shares: data on the device, order, batches, sums.
 
-Pure functions on device arrays; nothing here knows files, clocks or networks. A step
-has two phases, the update of the architecture and that of the weights, see `Phase`.
+Pure functions on device arrays; nothing here knows files, clocks or networks, nor what
+a step does with its batch.
 """
 
 import dataclasses
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
-from adarts_jax.data import augment
-
 Batch = tuple[Float[Array, "batch height width channel"], Int[Array, " batch"]]
-
-NUM_PHASES = 2
+Transform = Callable[[PRNGKeyArray, Array], Array]
 
 # Purposes of random numbers, folded into the root key.
 _ORDER, _STEPS = 0, 1
 
 
-class Phase(Protocol):
-    """One update of the search: of the architecture, or of the weights."""
-
-    def __call__(
-        self,
-        state: PyTree,
-        batch: Batch,
-        phase: Int[Array, ""],
-        *,
-        weight_learning_rate: Float[Array, ""],
-        architecture_learning_rate: Float[Array, ""],
-    ) -> tuple[PyTree, Float[Array, " quantity"]]:
-        """Return the next state and what was measured.
-
-        ``state.step`` counts the weight phases.
-        """
-        ...
-
-
 @struct.dataclass
-class SearchData:
+class EpochData:
     """Everything a step draws from, on the device for the whole run.
 
     Attributes:
       images: uint8 (example, height, width, channel).
       labels: int32 (example,).
-      weight_indices: int32, examples of the weight split.
-      architecture_indices: int32, examples of the architecture split.
+      weight_indices: int32, examples that train the weights.
       key: root of the random numbers of the run.
     """
 
     images: PyTree
     labels: PyTree
     weight_indices: PyTree
-    architecture_indices: PyTree
     key: PyTree
-
-
-@struct.dataclass
-class Pace:
-    """What the host decides per epoch; traced, so that one program serves all.
-
-    Attributes:
-      weight_learning_rate: float32 scalar.
-      architecture_learning_rate: float32 scalar.
-      update_architecture: bool scalar, False during warm-up.
-    """
-
-    weight_learning_rate: PyTree
-    architecture_learning_rate: PyTree
-    update_architecture: PyTree
 
 
 @struct.dataclass
@@ -112,33 +71,25 @@ class Batching:
     """How batches are made; static.
 
     Attributes:
-      batch_size: images per batch, of either split.
+      batch_size: images per batch, of any split.
       steps_per_epoch: batches per pass over the weight split; the rest that fills no
         batch is left out (another rest in every epoch).
-      pad: see `augment.augment`, as are the following.
-      flip: whether to mirror.
-      cutout_size: pixels.
-      mean: per channel.
-      std: per channel.
+      transform: augments and normalises the pixels of a batch, given a key.
     """
 
     batch_size: int
     steps_per_epoch: int
-    pad: int
-    flip: bool
-    cutout_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    transform: Transform
 
 
-def zero_metrics(num_quantities: int) -> MetricSums:
+def zero_metrics(num_phases: int, num_quantities: int) -> MetricSums:
     """Return sums over no step."""
-    sums = jnp.zeros((2, num_quantities), jnp.float32)
+    sums = jnp.zeros((num_phases, num_quantities), jnp.float32)
     return MetricSums(sums, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
 def draw_order(
-    data: SearchData, epoch: Int[Array, ""], *, batching: Batching
+    data: EpochData, epoch: Int[Array, ""], *, batching: Batching
 ) -> Int[Array, "step batch"]:
     """Shuffle the weight split for one epoch and cut it into batches.
 
@@ -151,108 +102,43 @@ def draw_order(
     return shuffled[: steps * size].reshape(steps, size)
 
 
-def train_phase(
-    training: Training,
-    data: SearchData,
-    order: Int[Array, "step batch"],
-    pace: Pace,
-    phase: Int[Array, ""],
-    *,
-    update: Phase,
+def step_key(data: EpochData, number: Int[Array, ""]) -> PRNGKeyArray:
+    """Return the key of a step: a resumed run continues exactly."""
+    return jax.random.fold_in(jax.random.fold_in(data.key, _STEPS), number)
+
+
+def make_batch(
+    key: PRNGKeyArray,
+    data: EpochData,
+    indices: Int[Array, " batch"],
     batching: Batching,
-) -> Training:
-    """Make the batch of a phase of the step the state is at, and update with it.
-
-    The weight batch comes in the order of the epoch; the architecture batch is a fresh
-    random one, without repetition inside. Every random number is a function of the
-    root key and the step number, so a resumed run continues exactly.
-
-    References:
-      Liu et al., "DARTS", ICLR 2019, algorithm 1; fresh architecture batches as in the
-      published code of PC-DARTS, ADARTS and alpha-ADARTS.
-    """
-    number = training.state.step
-    within = number % batching.steps_per_epoch
-    key = jax.random.fold_in(jax.random.fold_in(data.key, _STEPS), number)
-    key, draw = jax.random.split(jax.random.fold_in(key, phase))
-    fresh = draw_without_repetition(
-        draw, data.architecture_indices, batching.batch_size
-    )
-    indices = jnp.where(phase == ARCHITECTURE, fresh, order[within])
-    images = augment.augment(
-        key,
-        data.images[indices],
-        pad=batching.pad,
-        flip=batching.flip,
-        cutout_size=batching.cutout_size,
-        mean=batching.mean,
-        std=batching.std,
-    )
-    state, values = update(
-        training.state,
-        (images, data.labels[indices]),
-        phase,
-        weight_learning_rate=pace.weight_learning_rate,
-        architecture_learning_rate=pace.architecture_learning_rate,
-    )
-    is_first = (within == 0) & (phase == first_phase(pace))
-    metrics = _add(training.metrics, values, phase, number, is_first=is_first)
-    return Training(state, metrics)
+) -> Batch:
+    """Gather images and labels, augmented and normalised."""
+    images = batching.transform(key, data.images[indices])
+    return images, data.labels[indices]
 
 
-def train_steps(
-    training: Training,
-    data: SearchData,
-    order: Int[Array, "step batch"],
-    pace: Pace,
-    times: Int[Array, ""],
-    *,
-    update: Phase,
-    batching: Batching,
-) -> Training:
-    """Take ``times`` (traced) steps of all their phases inside one program."""
-    run_phase = partial(train_phase, update=update, batching=batching)
-
-    def one_step(_: Array, training: Training) -> Training:
-        return lax.fori_loop(
-            first_phase(pace),
-            NUM_PHASES,
-            lambda phase, carry: run_phase(carry, data, order, pace, phase),
-            training,
-        )
-
-    return lax.fori_loop(0, times, one_step, training)
-
-
-def first_phase(pace: Pace) -> Int[Array, ""]:
-    """Return the phase a step begins with: the weights while all else is frozen."""
-    return jnp.where(pace.update_architecture, ARCHITECTURE, WEIGHT)
-
-
-def draw_without_repetition(
-    key: PRNGKeyArray, indices: Int[Array, " example"], size: int
-) -> Int[Array, " batch"]:
-    """Draw ``size`` different elements in random order.
-
-    Those with the largest of one uniform number each, which is quicker than a full
-    permutation (64 of 25,000 on two CPU cores: 0.8 ms against 15 ms).
-    """
-    return indices[lax.top_k(jax.random.uniform(key, indices.shape), size)[1]]
-
-
-def _add(
+def add_values(
     metrics: MetricSums,
     values: Float[Array, " quantity"],
-    phase: Int[Array, ""],
+    phase: Int[Array, ""] | int,
     number: Int[Array, ""],
     *,
     is_first: Array,
 ) -> MetricSums:
-    """Add what a phase measured; the first phase of an epoch starts the sums anew."""
+    """Add what a phase measured; the first phase of an epoch starts the sums anew.
+
+    Args:
+      metrics: sums so far.
+      values: what was measured.
+      phase: row of the sums; the last row counts the steps.
+      number: of the step.
+      is_first: whether the epoch begins here.
+    """
     # The phases that are left out stay "not a number".
-    left_out = (jnp.arange(NUM_PHASES) < phase)[:, None]
-    blank = jnp.where(left_out, jnp.nan, jnp.zeros_like(metrics.sums))
+    rows = jnp.arange(len(metrics.sums))
+    blank = jnp.where((rows < phase)[:, None], jnp.nan, jnp.zeros_like(metrics.sums))
     sums = jnp.where(is_first, blank, metrics.sums).at[phase].add(values)
-    count = jnp.where(is_first, 0, metrics.count) + (phase == WEIGHT)
+    count = jnp.where(is_first, 0, metrics.count) + (phase == len(rows) - 1)
     bad = (metrics.first_bad_step < 0) & ~jnp.isfinite(values).all()
     return MetricSums(sums, count, jnp.where(bad, number, metrics.first_bad_step))

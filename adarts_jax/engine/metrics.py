@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 from adarts_jax.engine import files
 from adarts_jax.engine.epoch import MetricSums
 from adarts_jax.errors import UserError
@@ -55,12 +54,20 @@ class MetricLog:
         files.write_text(self._path, "".join(kept))
 
 
-def means(metrics: MetricSums, quantities: Sequence[str]) -> dict[str, np.float32]:
-    """Return ``<phase>/<quantity>``, means over the steps summed, from the device."""
+def means(
+    metrics: MetricSums, phases: Mapping[str, int], quantities: Sequence[str]
+) -> dict[str, np.float32]:
+    """Return ``<phase>/<quantity>``, means over the steps summed, from the device.
+
+    Args:
+      metrics: sums of an epoch.
+      phases: name and row of every phase, in the order wanted.
+      quantities: names of the columns.
+    """
     host = jax.device_get(metrics)
     return {
         f"{name}/{quantity}": np.float32(host.sums[phase, place] / host.count)
-        for name, phase in (("weight", WEIGHT), ("architecture", ARCHITECTURE))
+        for name, phase in phases.items()
         for place, quantity in enumerate(quantities)
     }
 

@@ -1,6 +1,6 @@
 """The host loop over the steps of an epoch, in chunks between which it may stop.
 
-Knows signals, clocks and losses that are not finite; not what a step does.
+Knows clocks and losses that are not finite; not what a step does.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import jax
 
 from adarts_jax.engine.devices import wait_until_ready
 from adarts_jax.engine.epoch import Training
-from adarts_jax.engine.interrupts import Interrupts
 from adarts_jax.engine.outcomes import Diverged
 
 CHUNK_SECONDS = 2.0
@@ -62,10 +61,10 @@ def run_steps(
     first: int,
     last: int,
     clock: StepClock,
-    interrupts: Interrupts,
+    should_stop: Callable[[], bool],
     on_progress: Callable[[int], None],
 ) -> tuple[Training, int]:
-    """Advance from one step number to another, or until a signal asks to stop.
+    """Advance from one step number to another, or until asked to stop.
 
     Args:
       advance: takes a state (given away) and a number of steps; may return before the
@@ -74,7 +73,7 @@ def run_steps(
       first: steps done.
       last: steps to reach.
       clock: measures, and chooses the chunks.
-      interrupts: looked at between chunks.
+      should_stop: asked between chunks.
       on_progress: called with the steps done after each chunk.
 
     Returns:
@@ -84,7 +83,7 @@ def run_steps(
       Diverged: a loss or gradient is not finite; names the step.
     """
     done = first
-    while done < last and interrupts.requested is None:
+    while done < last and not should_stop():
         steps = clock.chunk(last - done)
         start = time.perf_counter()
         # Whatever moved between host and device in here would do so at every step.

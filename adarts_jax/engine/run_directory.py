@@ -100,7 +100,8 @@ def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
                 f"--resume: no run in {shown} (no config.json); start it without "
                 "--resume, or name its directory with --out"
             )
-        if not any(RunDirectory(place).checkpoints.glob("[0-9]*")):
+        saved = RunDirectory(place).checkpoints.glob("*")
+        if not any(entry.name.isdigit() for entry in saved):  # else half written
             raise UserError(
                 f"--resume: nothing was saved yet in {shown}; start again with "
                 "--overwrite"

@@ -20,9 +20,11 @@ from adarts_jax.bilevel.steps import (
     search_phase,
 )
 from adarts_jax.config import SearchConfig
-from adarts_jax.engine import devices, epoch
-from adarts_jax.engine.epoch import Batching, Pace, SearchData, Training
+from adarts_jax.data import augment
+from adarts_jax.engine import devices, epoch, search_epoch
+from adarts_jax.engine.epoch import Batching, Training
 from adarts_jax.engine.pacing import Advance
+from adarts_jax.engine.search_epoch import Pace, SearchData
 from adarts_jax.engine.search_setup import Start
 from adarts_jax.methods import METHODS, Method
 from adarts_jax.methods.method import Initialization
@@ -77,7 +79,9 @@ class SearchProgram:
         """
         order = self.draw_order(data, jax.device_put(np.int32(number)))
         first = ARCHITECTURE if pace.update_architecture else WEIGHT
-        phases = [jax.device_put(np.int32(n)) for n in range(first, epoch.NUM_PHASES)]
+        phases = [
+            jax.device_put(np.int32(n)) for n in range(first, search_epoch.NUM_PHASES)
+        ]
         on_device = jax.device_put(pace)
 
         def advance(training: Training, steps: int) -> Training:
@@ -112,11 +116,14 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
     batching = Batching(
         batch_size=config.batch_size,
         steps_per_epoch=len(start.parts.weight_indices) // config.batch_size,
-        pad=config.data.pad,
-        flip=config.data.flip,
-        cutout_size=config.data.cutout_size,
-        mean=mean,
-        std=std,
+        transform=partial(
+            augment.augment,
+            pad=config.data.pad,
+            flip=config.data.flip,
+            cutout_size=config.data.cutout_size,
+            mean=mean,
+            std=std,
+        ),
     )
     return Problem(
         method,
@@ -165,7 +172,9 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
             image_shape=problem.image_shape,
             key=jax.random.fold_in(key, _WEIGHTS),
         )
-        return Training(state, epoch.zero_metrics(len(QUANTITIES)))
+        return Training(
+            state, epoch.zero_metrics(search_epoch.NUM_PHASES, len(QUANTITIES))
+        )
 
     return jax.jit(init).trace(key)
 
@@ -183,9 +192,9 @@ def compile_search(
     update = partial(
         search_phase, network=problem.network, optimizers=problem.optimizers
     )
-    is_host_loop = loops_on_the_host()
+    is_host_loop = devices.loops_on_the_host()
     function = partial(
-        epoch.train_phase if is_host_loop else epoch.train_steps,
+        search_epoch.train_phase if is_host_loop else search_epoch.train_steps,
         update=update,
         batching=problem.batching,
     )
@@ -201,13 +210,3 @@ def compile_search(
         number,
     )
     return SearchProgram(program, draw_order, is_host_loop)
-
-
-def loops_on_the_host() -> bool:
-    """Return whether steps are calls from the host instead of a loop in the program.
-
-    So on a CPU: inside a loop XLA's CPU compiler replaces its fast convolutions by a
-    slow one (measured: gradients of 5x5 convolutions 8 times slower), and a call costs
-    next to nothing there.
-    """
-    return jax.default_backend() == "cpu"

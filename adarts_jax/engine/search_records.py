@@ -1,7 +1,6 @@
 """What a search writes down: records, lines for people, the files of the result."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +57,6 @@ def architecture_weights(arch: ArchitectureParams) -> dict[str, jax.Array]:
         if beta is not None:
             weights[f"edge_weights_{cell_type}"] = architecture.edge_weights(beta)
     return weights
-
-
-def clock_values(
-    step_seconds: float | None, compile_seconds: float | None
-) -> dict[str, Any]:
-    """Return the values of a record that differ from run to run."""
-    values: dict[str, Any] = {
-        "stamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "step_seconds": step_seconds,
-    }
-    if compile_seconds is not None:
-        values["compile_seconds"] = compile_seconds
-    return {TIME_PREFIX + name: value for name, value in values.items()}
 
 
 def epoch_line(record: Mapping[str, Any], *, epochs: int, warmup_epochs: int) -> str:

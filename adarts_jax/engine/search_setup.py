@@ -1,7 +1,6 @@
 """Everything that is decided and checked before a search touches a device or a file."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,13 @@ import numpy as np
 
 from adarts_jax.bilevel.schedules import cosine_learning_rate
 from adarts_jax.config import SearchConfig
-from adarts_jax.data import augment, images, sources, splits
+from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import manifest
-from adarts_jax.engine.epoch import Pace
+from adarts_jax.engine import run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
-from adarts_jax.errors import UserError
+from adarts_jax.engine.search_epoch import Pace
 from adarts_jax.space import topology
-
-# Data may move between two parts of a run; its contents are compared.
-_MAY_DIFFER = ("data.data_dir",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +54,18 @@ def prepare(
     check_place(place, resume=resume, overwrite=overwrite)
     run = RunDirectory(place)
     if resume:
-        check_config(run, config.model_dump(mode="json"), may_differ=_MAY_DIFFER)
+        check_config(
+            run, config.model_dump(mode="json"), may_differ=run_data.MAY_DIFFER
+        )
     data = load_images(config)
-    about = {"seed": config.seed, "data": _identity(data)}
+    about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
-        _check_same_data(run, about["data"])
+        run_data.check_same_data(run, about["data"])
         parts = SearchSplits.load(run.splits)
     else:
         parts = make_splits(config, len(data))
-    return Start(data, parts, channel_statistics(config, data), about)
+    statistics = run_data.channel_statistics(config.data.normalization, data)
+    return Start(data, parts, statistics, about)
 
 
 def load_images(config: SearchConfig) -> ImageData:
@@ -76,14 +74,7 @@ def load_images(config: SearchConfig) -> ImageData:
     Raises:
       UserError: no such data, or images too small.
     """
-    data = sources.load(
-        config.data.source,
-        split="train",
-        data_dir=config.data.data_dir,
-        name=config.data.name,
-        image_size=config.data.image_size,
-        channels=config.data.channels,
-    )
+    data = run_data.load_images(config, "train")
     height, width, _ = data.image_shape
     reductions = len(topology.reduction_cells(config.network.num_cells))
     images.check_image_size(height, width, num_reductions=reductions)
@@ -108,25 +99,6 @@ def make_splits(config: SearchConfig, num_examples: int) -> SearchSplits:
     return parts
 
 
-def channel_statistics(
-    config: SearchConfig, data: ImageData
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation per channel, measured or published.
-
-    Raises:
-      UserError: the published ones are for another number of channels.
-    """
-    if config.data.normalization == "dataset":
-        return augment.channel_statistics(data.images)
-    channels = data.image_shape[2]
-    if channels != len(augment.CIFAR10_MEAN):
-        raise UserError(
-            f"data.normalization = cifar10 is for 3 channels, these images have "
-            f"{channels}; use data.normalization = dataset"
-        )
-    return augment.CIFAR10_MEAN, augment.CIFAR10_STD
-
-
 def epoch_pace(config: SearchConfig, number: int) -> Pace:
     """Return learning rates and whether the architecture moves, in host memory."""
     rate = cosine_learning_rate(
@@ -141,23 +113,3 @@ def epoch_pace(config: SearchConfig, number: int) -> Pace:
         architecture_learning_rate=np.float32(config.architecture.learning_rate),
         update_architecture=np.bool_(number >= config.warmup_epochs),
     )
-
-
-def _identity(data: ImageData) -> dict[str, Any]:
-    return {
-        "fingerprint": images.fingerprint(data),
-        "num_examples": len(data),
-        "image_shape": list(data.image_shape),
-        "num_classes": data.num_classes,
-    }
-
-
-def _check_same_data(run: RunDirectory, found: Mapping[str, Any]) -> None:
-    saved = (manifest.read(run.manifest) or {}).get("data", found)
-    if saved["fingerprint"] != found["fingerprint"]:
-        raise UserError(
-            f"--resume: the run in {str(run.path)!r} started with other images "
-            f"({saved['num_examples']} of {saved['image_shape']}, now "
-            f"{found['num_examples']} of {found['image_shape']}, or other contents); "
-            "bring them back, or start a new run"
-        )

@@ -1,6 +1,5 @@
 """The inside of an epoch: who sees which images, and what the sums mean."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -10,18 +9,25 @@ import pytest
 from flax import struct
 
 from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
-from adarts_jax.engine import epoch
-from adarts_jax.engine.epoch import Batching, Pace, SearchData, Training
+from adarts_jax.data import augment
+from adarts_jax.engine import epoch, search_epoch
+from adarts_jax.engine.epoch import Batching, Training
+from adarts_jax.engine.search_epoch import Pace, SearchData
 
-BATCHING = Batching(
-    batch_size=4,
-    steps_per_epoch=3,
-    pad=0,
-    flip=False,
-    cutout_size=0,
-    mean=(0.0,),
-    std=(1 / 255,),
-)
+
+def make_batching(pad):
+    transform = partial(
+        augment.augment,
+        pad=pad,
+        flip=False,
+        cutout_size=0,
+        mean=(0.0,),
+        std=(1 / 255,),
+    )
+    return Batching(batch_size=4, steps_per_epoch=3, transform=transform)
+
+
+BATCHING = make_batching(pad=0)
 NUM_WEIGHT, NUM_ARCHITECTURE, MAX_STEPS = 13, 9, 12
 
 
@@ -40,7 +46,7 @@ def blank():
         seen=jnp.full((2, MAX_STEPS, 4), -2, jnp.int32),
         rates=jnp.zeros((MAX_STEPS, 2)),
     )
-    return Training(state, epoch.zero_metrics(2))
+    return Training(state, epoch.zero_metrics(2, 2))
 
 
 def write_diary(
@@ -91,7 +97,7 @@ draw_order = jax.jit(partial(epoch.draw_order, batching=BATCHING))
 @partial(jax.jit, static_argnames="bad_step")
 def one_phase(training, data, order, pace, phase, *, bad_step=None):
     update = partial(write_diary, bad_step=bad_step)
-    return epoch.train_phase(
+    return search_epoch.train_phase(
         training, data, order, pace, phase, update=update, batching=BATCHING
     )
 
@@ -135,7 +141,9 @@ def test_architecture_batches_are_fresh_draws_from_their_split(diary):
 
 def test_draws_without_repetition_are_uniform():
     draw = jax.jit(
-        jax.vmap(lambda key: epoch.draw_without_repetition(key, jnp.arange(5), 3))
+        jax.vmap(
+            lambda key: search_epoch.draw_without_repetition(key, jnp.arange(5), 3)
+        )
     )
     drawn = np.asarray(draw(jax.random.split(jax.random.key(1), 4000)))
     assert all(len(set(row)) == 3 for row in drawn)
@@ -190,7 +198,7 @@ def test_any_number_of_steps_in_one_program_is_the_same(warmup):
     @partial(jax.jit, donate_argnums=0)
     def many(training, pace, times):
         traced.append(1)
-        return epoch.train_steps(
+        return search_epoch.train_steps(
             training, data, order, pace, times, update=write_diary, batching=BATCHING
         )
 
@@ -205,7 +213,7 @@ def test_any_number_of_steps_in_one_program_is_the_same(warmup):
 
 def test_augmentation_differs_between_phases_steps_and_images():
     """Every image is cropped by numbers of its own."""
-    batching = dataclasses.replace(BATCHING, pad=3)
+    batching = make_batching(pad=3)
     column = jnp.arange(16, dtype=jnp.uint8)  # a crop shows in the middle pixel
     data = make_data().replace(
         images=jnp.broadcast_to(column[None, :, None, None], (22, 16, 16, 1))
@@ -217,7 +225,7 @@ def test_augmentation_differs_between_phases_steps_and_images():
         return state.replace(step=state.step + phase, seen=seen), jnp.zeros(2)
 
     order = epoch.draw_order(data, jnp.int32(0), batching=batching)
-    steps = partial(epoch.train_steps, update=look, batching=batching)
+    steps = partial(search_epoch.train_steps, update=look, batching=batching)
     training = jax.jit(steps)(blank(), data, order, make_pace(), jnp.int32(3))
     batches = np.asarray(training.state.seen[:, :3]).reshape(6, 4)
     assert len({tuple(batch) for batch in batches}) == 6

@@ -73,7 +73,9 @@ def test_damage_inside_is_named(tmp_path):
 def test_means_divide_by_the_steps():
     sums = jnp.zeros((2, 2)).at[WEIGHT].set(jnp.array([3.0, 6.0]))
     sums = sums.at[ARCHITECTURE].set(jnp.array([1.0, jnp.nan]))
-    found = means(MetricSums(sums, jnp.int32(4), jnp.int32(-1)), ("loss", "accuracy"))
+    summed = MetricSums(sums, jnp.int32(4), jnp.int32(-1))
+    phases = {"weight": WEIGHT, "architecture": ARCHITECTURE}
+    found = means(summed, phases, ("loss", "accuracy"))
     assert found["weight/loss"] == np.float32(0.75)
     assert found["weight/accuracy"] == np.float32(1.5)
     assert found["architecture/loss"] == np.float32(0.25)

@@ -37,7 +37,7 @@ class Loop:
             first=first,
             last=last,
             clock=self.clock,
-            interrupts=self.interrupts,
+            should_stop=lambda: self.interrupts.requested is not None,
             on_progress=self.seen.append,
         )
 

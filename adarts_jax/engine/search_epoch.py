@@ -1,0 +1,152 @@
+"""The compiled inside of an epoch of a search.
+
+A step has two phases, the update of the architecture and that of the weights, see
+`Phase`. Pure functions on device arrays; no files, clocks or networks.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
+from adarts_jax.engine.epoch import (
+    Batch,
+    Batching,
+    EpochData,
+    Training,
+    add_values,
+    make_batch,
+    step_key,
+)
+
+NUM_PHASES = 2
+
+
+class Phase(Protocol):
+    """One update of the search: of the architecture, or of the weights."""
+
+    def __call__(
+        self,
+        state: PyTree,
+        batch: Batch,
+        phase: Int[Array, ""],
+        *,
+        weight_learning_rate: Float[Array, ""],
+        architecture_learning_rate: Float[Array, ""],
+    ) -> tuple[PyTree, Float[Array, " quantity"]]:
+        """Return the next state and what was measured.
+
+        ``state.step`` counts the weight phases.
+        """
+        ...
+
+
+@struct.dataclass
+class SearchData(EpochData):
+    """Data of a search.
+
+    Attributes:
+      architecture_indices: int32, examples of the architecture split.
+    """
+
+    architecture_indices: PyTree
+
+
+@struct.dataclass
+class Pace:
+    """What the host decides per epoch; traced, so that one program serves all.
+
+    Attributes:
+      weight_learning_rate: float32 scalar.
+      architecture_learning_rate: float32 scalar.
+      update_architecture: bool scalar, False during warm-up.
+    """
+
+    weight_learning_rate: PyTree
+    architecture_learning_rate: PyTree
+    update_architecture: PyTree
+
+
+def train_phase(
+    training: Training,
+    data: SearchData,
+    order: Int[Array, "step batch"],
+    pace: Pace,
+    phase: Int[Array, ""],
+    *,
+    update: Phase,
+    batching: Batching,
+) -> Training:
+    """Make the batch of a phase of the step the state is at, and update with it.
+
+    The weight batch comes in the order of the epoch; the architecture batch is a fresh
+    random one, without repetition inside. Every random number is a function of the
+    root key and the step number, so a resumed run continues exactly.
+
+    References:
+      Liu et al., "DARTS", ICLR 2019, algorithm 1; fresh architecture batches as in the
+      published code of PC-DARTS, ADARTS and alpha-ADARTS.
+    """
+    number = training.state.step
+    within = number % batching.steps_per_epoch
+    key = jax.random.fold_in(step_key(data, number), phase)
+    key, draw = jax.random.split(key)
+    fresh = draw_without_repetition(
+        draw, data.architecture_indices, batching.batch_size
+    )
+    indices = jnp.where(phase == ARCHITECTURE, fresh, order[within])
+    state, values = update(
+        training.state,
+        make_batch(key, data, indices, batching),
+        phase,
+        weight_learning_rate=pace.weight_learning_rate,
+        architecture_learning_rate=pace.architecture_learning_rate,
+    )
+    is_first = (within == 0) & (phase == first_phase(pace))
+    metrics = add_values(training.metrics, values, phase, number, is_first=is_first)
+    return Training(state, metrics)
+
+
+def train_steps(
+    training: Training,
+    data: SearchData,
+    order: Int[Array, "step batch"],
+    pace: Pace,
+    times: Int[Array, ""],
+    *,
+    update: Phase,
+    batching: Batching,
+) -> Training:
+    """Take ``times`` (traced) steps of all their phases inside one program."""
+    run_phase = partial(train_phase, update=update, batching=batching)
+
+    def one_step(_: Array, training: Training) -> Training:
+        return lax.fori_loop(
+            first_phase(pace),
+            NUM_PHASES,
+            lambda phase, carry: run_phase(carry, data, order, pace, phase),
+            training,
+        )
+
+    return lax.fori_loop(0, times, one_step, training)
+
+
+def first_phase(pace: Pace) -> Int[Array, ""]:
+    """Return the phase a step begins with: the weights while all else is frozen."""
+    return jnp.where(pace.update_architecture, ARCHITECTURE, WEIGHT)
+
+
+def draw_without_repetition(
+    key: PRNGKeyArray, indices: Int[Array, " example"], size: int
+) -> Int[Array, " batch"]:
+    """Draw ``size`` different elements in random order.
+
+    Those with the largest of one uniform number each, which is quicker than a full
+    permutation (64 of 25,000 on two CPU cores: 0.8 ms against 15 ms).
+    """
+    return indices[lax.top_k(jax.random.uniform(key, indices.shape), size)[1]]

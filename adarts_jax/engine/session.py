@@ -1,0 +1,270 @@
+"""A process at work on a run: restore, repeat epochs, save, record, stop when asked.
+
+The same for every kind of training; what an epoch is, and what is written down about
+it, comes in as `Work`.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from adarts_jax.engine import devices, manifest, run_directory
+from adarts_jax.engine.checkpoints import Checkpoints
+from adarts_jax.engine.console import Console, format_seconds
+from adarts_jax.engine.epoch import Training
+from adarts_jax.engine.interrupts import Interrupts
+from adarts_jax.engine.metrics import TIME_PREFIX, MetricLog
+from adarts_jax.engine.outcomes import Diverged, Interrupted
+from adarts_jax.engine.pacing import Advance, StepClock, run_steps
+from adarts_jax.engine.run_directory import RunDirectory
+
+SAVE_SECONDS = 600.0  # most work that a crash in the middle of an epoch can cost
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one kind of training does in an epoch.
+
+    Attributes:
+      begin: number of an epoch -> function that advances within it.
+      describe: number of an epoch -> a few words, for the progress.
+      measure: state at the end of an epoch and its number -> values to write down; may
+        write files of its own, which a resumed run writes again.
+      summarise: record of an epoch -> a line for people.
+      remedy: what a user can change when the loss is not finite.
+    """
+
+    begin: Callable[[int], Advance]
+    describe: Callable[[int], str]
+    measure: Callable[[Training, int], Mapping[str, Any]]
+    summarise: Callable[[Record], str]
+    remedy: str
+
+
+class Session:
+    """What the parts of a run share.
+
+    Attributes:
+      directory: places of its files.
+      console: for people.
+      interrupts: whether a signal asked to stop.
+      checkpoints: saved states.
+      log: records of the epochs.
+      epochs: of the whole run.
+      per_epoch: steps per epoch.
+      total_steps: of the whole run.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        console: Console,
+        interrupts: Interrupts,
+        checkpoints: Checkpoints,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+    ):
+        self.directory = directory
+        self.console = console
+        self.interrupts = interrupts
+        self.checkpoints = checkpoints
+        self.log = MetricLog(directory.metrics)
+        self.epochs = epochs
+        self.per_epoch = steps_per_epoch
+        self.total_steps = epochs * steps_per_epoch
+        self._clock = StepClock()
+        self._compile_seconds: float | None = None
+
+    def restore(self, shapes: PyTree) -> tuple[Training, int]:
+        """Return the newest intact state and its step; take back later records.
+
+        Args:
+          shapes: of the state.
+        """
+        step, training = self.checkpoints.restore(shapes)
+        self.log.keep_before(step // self.per_epoch)
+        self.console.say(f"resuming at step {step} of {self.total_steps}")
+        return training, step
+
+    def is_complete(self, step: int) -> bool:
+        """Return whether all steps are taken and all epochs recorded."""
+        return step == self.total_steps and self._is_recorded(self.epochs - 1)
+
+    def announce_compiling(self) -> None:
+        """Tell why nothing happens for a while."""
+        self.console.say("compiling (quick if an earlier run left it in the cache)")
+
+    def note_program(
+        self,
+        program: devices.Program,
+        *,
+        about: Mapping[str, Any],
+        command: str,
+        first_step: int,
+    ) -> None:
+        """Note in the manifest that this process goes to work, and with what.
+
+        Args:
+          program: of the steps, compiled.
+          about: facts of the whole run.
+          command: the command line.
+          first_step: where this process begins.
+        """
+        seconds, memory = program.compile_seconds, program.memory_bytes
+        manifest.add_session(
+            self.directory.manifest,
+            about=about,
+            command=command,
+            first_step=first_step,
+            details={"compile_seconds": seconds, "predicted_memory_bytes": memory},
+        )
+        self._compile_seconds = seconds
+        shown = "" if memory is None else f", predicted memory {memory / 1e9:.2f} GB"
+        self.console.say(f"compiled in {format_seconds(seconds)}{shown}")
+
+    def train(self, work: Work, training: Training, step: int) -> Training:
+        """Take the steps that are left, saving after each epoch and on a signal.
+
+        An epoch is saved before it is measured, so that a crash while measuring costs
+        nothing: the measuring is made up for.
+
+        Raises:
+          Interrupted: a signal came; the state is saved.
+          Diverged: the loss is not finite; the last good state is saved.
+        """
+        self.console.start(step, self.total_steps)
+        self.interrupts.saving_is_useful = True
+        if step and step % self.per_epoch == 0:
+            self._record(work, training, step)
+        while step < self.total_steps:
+            training, step = self._run_part(work, training, step)
+            self.checkpoints.save(step, training)
+            if step % self.per_epoch == 0:
+                self._record(work, training, step)
+            if step < self.total_steps:
+                self.leave_if_asked(step)
+        return training
+
+    def leave_if_asked(self, step: int) -> None:
+        """End the run after a signal.
+
+        Args:
+          step: the newest one that is saved, or about to be.
+
+        Raises:
+          Interrupted: a signal came.
+        """
+        if self.interrupts.requested is None:
+            return
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"saved at step {step} of {self.total_steps}; continue with --resume --out "
+            f"{self.directory.path}",
+            self.interrupts.requested,
+        )
+
+    def _run_part(
+        self, work: Work, training: Training, step: int
+    ) -> tuple[Training, int]:
+        """Run what is left of an epoch, or as much as a signal or the clock allows."""
+        number, within = divmod(step, self.per_epoch)
+        about, begun = work.describe(number), time.monotonic()
+
+        def should_stop() -> bool:
+            is_due = time.monotonic() - begun >= SAVE_SECONDS
+            return is_due or self.interrupts.requested is not None
+
+        if within == 0:
+            self._clock.restart()
+        try:
+            return run_steps(
+                work.begin(number),
+                training,
+                first=step,
+                last=(number + 1) * self.per_epoch,
+                clock=self._clock,
+                should_stop=should_stop,
+                on_progress=lambda done: self.console.progress(
+                    done, about, self._clock.latest or 0.0
+                ),
+            )
+        except Diverged as error:
+            saved = self.checkpoints.steps()
+            kept = f"the checkpoint of step {saved[-1]}" if saved else "no checkpoint"
+            place = str(self.directory.path)
+            raise Diverged(
+                f"{error} (epoch {number}); {kept} is kept in {place!r}; start again "
+                f"with {work.remedy}"
+            ) from error
+
+    def _is_recorded(self, number: int) -> bool:
+        return any(record["epoch"] == number for record in self.log.records())
+
+    def _record(self, work: Work, training: Training, step: int) -> None:
+        """Measure an epoch that is complete and write it down, once."""
+        number = step // self.per_epoch - 1
+        if self._is_recorded(number):
+            return
+        values = work.measure(training, number)
+        record = {"epoch": number, "step": step, **values, **self._clock_values()}
+        self.log.append(record)
+        self.console.say(work.summarise(record))
+
+    def _clock_values(self) -> Record:
+        """Return the values of a record that differ from run to run."""
+        values: Record = {
+            "stamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step_seconds": self._clock.mean,
+        }
+        if self._compile_seconds is not None:
+            values["compile_seconds"] = self._compile_seconds
+            self._compile_seconds = None
+        return {TIME_PREFIX + name: value for name, value in values.items()}
+
+
+@contextlib.contextmanager
+def open_session(
+    place: Path,
+    *,
+    overwrite: bool,
+    console: Console | None,
+    epochs: int,
+    steps_per_epoch: int,
+) -> Iterator[Session]:
+    """Claim a run directory, listen to signals, and leave both in order.
+
+    Args:
+      place: run directory, checked.
+      overwrite: delete the run in it first.
+      console: where progress is shown; None for stderr.
+      epochs: of the whole run.
+      steps_per_epoch: of the whole run.
+
+    Raises:
+      UserError: the directory cannot be used.
+    """
+    console = console or Console()
+    with (
+        run_directory.claim(place, overwrite=overwrite) as directory,
+        console,
+        Interrupts(console.say) as interrupts,
+        Checkpoints(directory.checkpoints) as checkpoints,
+    ):
+        console.say(f"run directory {str(place)!r}")
+        yield Session(
+            directory,
+            console,
+            interrupts,
+            checkpoints,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+        )
