@@ -36,6 +36,7 @@ FLOORS = {
     # command line knows how the engine can end
     "config": 6,
     "retrain_config": 6.1,
+    "model_options": 6.1,
     "report": 6,
     "engine": 6.3,
     "cli": 6.6,

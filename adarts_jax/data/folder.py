@@ -14,6 +14,7 @@ from adarts_jax.data.images import ImageData
 from adarts_jax.errors import UserError, did_you_mean
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+_OTHER_PICTURES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 LAYOUT = "expected <data_dir>/<split>/<class>/*.png|jpg|jpeg"
 
 _logger = logging.getLogger(__name__)
@@ -73,6 +74,38 @@ def list_pictures(folder: Path) -> list[Path]:
         for entry in _visible(folder)
         if entry.suffix.lower() in SUFFIXES and entry.is_file()
     ]
+
+
+def find_pictures(place: Path) -> list[Path]:
+    """Return one picture, or all in a folder and the folders below, by path.
+
+    Hidden files and folders are left out; so are other kinds of pictures, which is
+    logged.
+
+    Raises:
+      UserError: nothing there, or no picture in it.
+    """
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise UserError(f"{str(place)!r} does not exist; give a folder or a picture")
+    found, others, folders = [], 0, [place]
+    while folders:
+        entries = _visible(folders.pop())
+        # Links to folders may lead in circles.
+        folders += [e for e in entries if e.is_dir() and not e.is_symlink()]
+        files = [e for e in entries if e.is_file()]
+        found += [e for e in files if e.suffix.lower() in SUFFIXES]
+        others += sum(e.suffix.lower() in _OTHER_PICTURES for e in files)
+    if others:
+        _logger.warning(
+            "%d pictures in %r are no .png or .jpg and are passed over",
+            others,
+            str(place),
+        )
+    if not found:
+        raise UserError(f"no .png, .jpg or .jpeg picture in {str(place)!r} or below")
+    return sorted(found)
 
 
 def _find_splits(root: Path, split: str) -> dict[str, dict[str, list[Path]]]:

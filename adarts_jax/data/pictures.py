@@ -104,6 +104,8 @@ def decode_all(
     *,
     channels: int = 3,
     image_size: int | None = None,
+    required_size: tuple[int, int] | None = None,
+    way_out: str = "repair or remove them",
 ) -> Stack:
     """Decode pictures of one size into one array.
 
@@ -112,6 +114,9 @@ def decode_all(
       count: how many there are.
       channels: see `decode`.
       image_size: see `decode`.
+      required_size: height and width every picture must have after that; None for
+        whatever the first one has.
+      way_out: what to do about pictures that cannot be used, for the message.
 
     Returns:
       Pictures in the given order.
@@ -125,7 +130,9 @@ def decode_all(
 
     def attempt(item: tuple[str, Encoded]) -> Pixels | PictureError:
         try:
-            return decode(item[1], channels=channels, image_size=image_size)
+            pixels = decode(item[1], channels=channels, image_size=image_size)
+            _check_size(pixels, required_size)
+            return pixels
         except PictureError as error:
             return error
 
@@ -146,8 +153,14 @@ def decode_all(
                 stack[filled] = pixels
                 filled += 1
     if unreadable or stack is None:
-        raise _unreadable(unreadable)
+        raise _unreadable(unreadable, way_out)
     return stack
+
+
+def _check_size(pixels: Pixels, required: tuple[int, int] | None) -> None:
+    if required is not None and pixels.shape[:2] != required:
+        (height, width), (wanted, wide) = pixels.shape[:2], required
+        raise PictureError(f"{height}x{width} pixels instead of {wanted}x{wide}")
 
 
 def _worth_threads(encoded: Encoded) -> bool:
@@ -180,12 +193,12 @@ def _sizes_differ(
     )
 
 
-def _unreadable(found: list[str]) -> UserError:
+def _unreadable(found: list[str], way_out: str) -> UserError:
     more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
     noun = "picture" if len(found) == 1 else "pictures"
     return UserError(
         f"cannot read {len(found)} {noun}: {', '.join(found[:MAX_NAMED])}{more}; "
-        "repair or remove them"
+        f"{way_out}"
     )
 
 

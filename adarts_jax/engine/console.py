@@ -3,8 +3,10 @@
 Everything goes to stderr; results on stdout are the business of the programs.
 """
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -95,6 +97,20 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+@contextlib.contextmanager
+def count_images(total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of a split's images are done; yields what takes the number."""
+    start = time.monotonic()
+    with Console() as console:
+        console.start(0, total)
+
+        def progress(done: int) -> None:
+            seconds = (time.monotonic() - start) / done
+            console.progress(min(done, total), "images", seconds)
+
+        yield progress
 
 
 def format_seconds(seconds: float) -> str:

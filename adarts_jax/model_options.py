@@ -1,0 +1,73 @@
+"""Typed options of the programs that use a finished model: schema and validation only.
+
+The text under a field becomes its ``--help`` text.
+"""
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from adarts_jax.config import Count, Settings
+
+
+class ModelOptions(Settings):
+    """A model and how it computes."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_dir: str
+    """model directory: model.json and weights.safetensors"""
+    batch_size: Count = 250
+    """images per call of the network; changes speed and memory, not results"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """type of the arithmetic; weights and logits are float32 in any case"""
+
+
+class EvaluationData(Settings):
+    """Labelled images. Without a source, the data that the model was trained on."""
+
+    source: Literal["digits", "tfds", "folder", "npz"] | None = None
+    """digits (built in), tfds (prepared TensorFlow Datasets), folder
+    (data_dir/SPLIT/class/*.png|jpg) or npz (arrays); none: as in the model's
+    provenance"""
+    name: str | None = None
+    """which data set in data_dir, such as cifar10 for tfds"""
+    data_dir: str | None = None
+    """where the data is: a folder, or the file for npz"""
+    image_size: Count | None = None
+    """side in pixels to which images are stretched; none keeps their size, which must
+    be that of the model"""
+    channels: Literal[1, 3] | None = None
+    """1 (luminance) or 3 (RGB); none: for pictures as many as the model takes"""
+
+
+class EvaluateOptions(ModelOptions):
+    """Judge a model by a labelled split; one line of JSON on stdout.
+
+    Shares are between 0 and 1, the loss is the mean cross entropy in nats; the
+    throughput is that of the whole split, without compiling.
+    """
+
+    split: str = "test"
+    """part of the data set"""
+    data: EvaluationData = EvaluationData()
+    out: str | None = None
+    """folder for evaluation.json, confusion.json and the picture of it; none: no
+    files"""
+    overwrite: bool = False
+    """replace the evaluation in that folder, if any"""
+
+
+class PredictOptions(ModelOptions):
+    """Apply a model to images; logits, predicted labels and file names as .npz."""
+
+    images: str
+    """folder of .png|jpg pictures in any layout, one picture, or an .npy of float32
+    images, NHWC, already normalised"""
+    out: str
+    """file to write, ending in .npz: logits, labels (predicted classes), files,
+    class_names"""
+    resize: bool = False
+    """stretch pictures of another size to the size the model takes"""
+    overwrite: bool = False
+    """replace the file, if it exists"""

@@ -1,0 +1,1 @@
+"""Programs that retrain, select and evaluate derived networks."""
