@@ -42,6 +42,7 @@ def search_network(
     num_cells: int = 8,
     num_classes: int = 10,
     channel_divisor: int | Sequence[int] | None = None,
+    **options: Any,
 ) -> _nn.Module:
     """Build the search network of a method; see ``Method.make_network``."""
     return find_method(method).make_network(
@@ -49,6 +50,7 @@ def search_network(
         num_cells=num_cells,
         num_classes=num_classes,
         channel_divisor=channel_divisor,
+        **options,
     )
 
 

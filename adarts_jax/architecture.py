@@ -3,7 +3,7 @@
 No network code here: this module knows shapes and normalisations only.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,20 @@ class ArchitectureParams:
       beta_normal: (edge,) logits over the incoming edges of a node; None where the
         method has no edge normalization.
       beta_reduce: the same for reduction cells.
+      attention_normal: (edge, attention) logits over the attentions after each edge's
+        operations; None where the method has none (all but Att-DARTS).
+      attention_reduce: the same for reduction cells.
+      groups: (cell, edge, group) factors of the channel groups of every edge, not
+        shared between cells; None unless G-DARTS-A trains them here.
     """
 
     alpha_normal: PyTree
     alpha_reduce: PyTree
     beta_normal: PyTree = None
     beta_reduce: PyTree = None
+    attention_normal: PyTree = None
+    attention_reduce: PyTree = None
+    groups: PyTree = None
 
     def alpha(self, cell_type: CellType) -> Float[Array, "edge op"]:
         """Return the alpha logits of one cell type."""
@@ -39,6 +47,28 @@ class ArchitectureParams:
     def beta(self, cell_type: CellType) -> Float[Array, " edge"] | None:
         """Return the beta logits of one cell type, None without edge normalization."""
         return self.beta_reduce if cell_type == "reduce" else self.beta_normal
+
+    def attention(self, cell_type: CellType) -> Float[Array, "edge attention"] | None:
+        """Return the attention logits of one cell type, None without attention."""
+        if cell_type == "reduce":
+            return self.attention_reduce
+        return self.attention_normal
+
+
+class CellWeights(NamedTuple):
+    """Normalised architecture of one cell: what its edges receive.
+
+    Attributes:
+      op: (edge, op), softmax of alpha.
+      edge: (edge,), softmax of beta over the edges of a node; 1 without betas.
+      attention: (edge, attention), softmax of the attention logits, or None.
+      groups: (edge, group) factors of this cell, or None.
+    """
+
+    op: Float[Array, "edge op"]
+    edge: Float[Array, " edge"]
+    attention: Float[Array, "edge attention"] | None = None
+    groups: Float[Array, "edge group"] | None = None
 
 
 def init_architecture(
@@ -96,6 +126,26 @@ def edge_weights(beta: Float[Array, " edge"]) -> Float[Array, " edge"]:
     num_nodes = topology.num_nodes(beta.shape[0])
     slices = [topology.incoming_edges(node) for node in range(num_nodes)]
     return jnp.concatenate([jax.nn.softmax(beta[s]) for s in slices])
+
+
+def cell_weights(
+    arch: ArchitectureParams, cell_type: CellType, cell: int
+) -> CellWeights:
+    """Normalise what one cell needs.
+
+    Args:
+      arch: architecture parameters.
+      cell_type: of the cell.
+      cell: its index.
+    """
+    op, beta = op_weights(arch.alpha(cell_type)), arch.beta(cell_type)
+    attention = arch.attention(cell_type)
+    return CellWeights(
+        op=op,
+        edge=jnp.ones(op.shape[:1]) if beta is None else edge_weights(beta),
+        attention=None if attention is None else jax.nn.softmax(attention, axis=-1),
+        groups=None if arch.groups is None else arch.groups[cell],
+    )
 
 
 def entropy(

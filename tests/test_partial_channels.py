@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adarts_jax.architecture import CellWeights
 from adarts_jax.edges.attended import AttendedEdges
 from adarts_jax.edges.wave import Wave, cell_waves
 from adarts_jax.nn import partial_channels, pooling
@@ -63,7 +64,8 @@ def build(attention, stride, wave: Wave = WAVE):
     states = tuple(draw(seed, 3, 6, 6, CHANNELS) for seed in wave.sources)
     edges = max(wave.edges) + 1
     inputs = jax.nn.softmax(draw(7, edges, len(PRIMITIVES)), -1), jnp.ones(edges)
-    variables = module.init(jax.random.key(0), states, *inputs, train=True)
+    weights = CellWeights(*inputs)
+    variables = module.init(jax.random.key(0), states, weights, train=True)
     return module, variables, states, inputs
 
 
@@ -75,8 +77,7 @@ def run(module, variables, states, op_weights, edge_weights):
         return module.apply(
             variables,
             states,
-            op_weights,
-            edge_weights,
+            CellWeights(op_weights, edge_weights),
             train=True,
             mutable=["batch_stats", "intermediates"],
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import adarts_jax as aj
+from adarts_jax.architecture import CellWeights
 from adarts_jax.bilevel import steps
 from adarts_jax.bilevel.optimizers import make_optimizers
 from adarts_jax.bilevel.steps import SearchState
@@ -51,7 +52,7 @@ def influence(attention: Any, *, reduction: bool) -> list[np.ndarray]:
     )
     variables = draw_variables(
         jax.eval_shape(
-            lambda key: cell.init(key, *states, *weights, train=False),
+            lambda key: cell.init(key, *states, CellWeights(*weights), train=False),
             jax.random.key(0),
         )
     )
@@ -60,7 +61,11 @@ def influence(attention: Any, *, reduction: bool) -> list[np.ndarray]:
 
     def node_sums(*weights: jax.Array) -> jax.Array:
         y, _ = cell.apply(
-            variables, *states, *weights, train=True, mutable=["batch_stats"]
+            variables,
+            *states,
+            CellWeights(*weights),
+            train=True,
+            mutable=["batch_stats"],
         )
         return (y.reshape(cotangent.shape) * cotangent).sum((0, 1, 2, 4))
 

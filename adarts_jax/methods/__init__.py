@@ -5,10 +5,42 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from adarts_jax.edges.attended import AttendedEdges
+from adarts_jax.edges.full import FullEdges
+from adarts_jax.edges.partial import PartialEdges
 from adarts_jax.errors import UserError, did_you_mean
 from adarts_jax.methods.method import Method as Method
-from adarts_jax.nn.channel_attention import AlphaAttention
-from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES
+from adarts_jax.nn.channel_attention import AlphaAttention, MlpAttention
+from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES, DARTS_PRIMITIVES
+
+_DARTS = Method(
+    name="darts",
+    reference="Liu, Simonyan, Yang, DARTS, ICLR 2019",
+    primitives=DARTS_PRIMITIVES,
+    edges=FullEdges,
+    edge_normalization=False,
+    discretize_rule="darts",
+)
+
+_PC_DARTS = Method(
+    name="pc_darts",
+    reference="Xu et al., PC-DARTS, ICLR 2020",
+    primitives=DARTS_PRIMITIVES,
+    edges=PartialEdges,
+    edge_normalization=True,
+    discretize_rule="edge_weighted",
+    channel_divisor=4,
+    options=("channel_choice",),
+)
+
+_ADARTS = Method(
+    name="adarts",
+    reference="Xue, Qin, ADARTS, IEEE TII 19(5), 2023",
+    primitives=DARTS_PRIMITIVES,
+    edges=functools.partial(AttendedEdges, attention=MlpAttention),
+    edge_normalization=True,
+    discretize_rule="edge_weighted",
+    channel_divisor=4,
+)
 
 _ALPHA_ADARTS = Method(
     name="alpha_adarts",
@@ -22,7 +54,7 @@ _ALPHA_ADARTS = Method(
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.name: method for method in (_ALPHA_ADARTS,)}
+    {method.name: method for method in (_DARTS, _PC_DARTS, _ADARTS, _ALPHA_ADARTS)}
 )
 
 

@@ -1,17 +1,19 @@
 """What a method is: its edge, its architecture tensors, its discretization."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Literal
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from flax import linen as nn
 from jaxtyping import PRNGKeyArray
 
 from adarts_jax import architecture
 from adarts_jax.architecture import ArchitectureParams
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, did_you_mean
 from adarts_jax.networks.search_network import SearchNetwork
 from adarts_jax.space import topology
+from adarts_jax.space.stack import Stem
 
 Initialization = Literal["biased", "plain"]
 
@@ -30,6 +32,7 @@ class Method:
       channel_divisor: default K; the operations see ``1 / K`` of the channels.
       biased_primitive: operation favoured by the biased initialisation of alpha; None
         where the method has none.
+      options: settings of ``edges`` that a caller may choose.
     """
 
     name: str
@@ -40,6 +43,12 @@ class Method:
     discretize_rule: Literal["darts", "edge_weighted"]
     channel_divisor: int = 1
     biased_primitive: str | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def divides_channels(self) -> bool:
+        """Whether a part of the channels enters the operations."""
+        return self.channel_divisor > 1
 
     @property
     def initializations(self) -> tuple[Initialization, ...]:
@@ -54,6 +63,8 @@ class Method:
         num_classes: int = 10,
         channel_divisor: int | Sequence[int] | None = None,
         num_nodes: int = topology.NUM_NODES,
+        stem: Stem = "cifar",
+        options: Mapping[str, Any] | None = None,
     ) -> SearchNetwork:
         """Build the search network.
 
@@ -63,25 +74,49 @@ class Method:
           num_classes: outputs.
           channel_divisor: K, one for all cells or one per cell; None: the method's.
           num_nodes: intermediate nodes per cell.
+          stem: layout in front of the cells.
+          options: settings of the method's edges, by the names in ``self.options``.
 
         Raises:
-          UserError: the channels of a cell are not divisible by its K.
+          UserError: the channels of a cell are not divisible by its K, or the method
+            does not have an option.
         """
         if channel_divisor is None:
             channel_divisor = self.channel_divisor
         if isinstance(channel_divisor, int):
             channel_divisor = [channel_divisor] * num_cells
         divisors = tuple(channel_divisor)
+        if not self.divides_channels and set(divisors) != {1}:
+            raise UserError(
+                f"{self.name} sends all channels through the operations; "
+                f"leave out channel_divisor = {channel_divisor} or make it 1"
+            )
         check_channel_divisors(init_channels, num_cells, divisors)
         return SearchNetwork(
             init_channels=init_channels,
             num_cells=num_cells,
             num_classes=num_classes,
-            edges=self.edges,
+            edges=self.choose_edges(options or {}),
             primitives=self.primitives,
             channel_divisors=divisors,
             num_nodes=num_nodes,
+            stem=stem,
         )
+
+    def choose_edges(self, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
+        """Return the edges with some of their settings chosen.
+
+        Raises:
+          UserError: the method does not have an option.
+        """
+        for name in options:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise UserError(
+                    f"{self.name} has no option '{name}'"
+                    f"{did_you_mean(name, self.options)} (it has: {known})"
+                )
+        return functools.partial(self.edges, **options) if options else self.edges
 
     def init_architecture(
         self,

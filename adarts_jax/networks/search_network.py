@@ -11,11 +11,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from adarts_jax import architecture
-from adarts_jax.architecture import ArchitectureParams
+from adarts_jax.architecture import ArchitectureParams, CellWeights
 from adarts_jax.edges.wave import cell_waves
-from adarts_jax.nn.batch_norm import BatchNorm
+from adarts_jax.networks.stem import CifarStem, ImageNetStem
 from adarts_jax.nn.layers import FactorizedReduceBn, ReluConvBn, torch_uniform
 from adarts_jax.space import topology
+from adarts_jax.space.stack import Stem
 
 Images = Float[Array, "batch height width channel"]
 
@@ -45,8 +46,7 @@ class SearchCell(nn.Module):
         self,
         s0: Images,
         s1: Images,
-        op_weights: Float[Array, "edge op"],
-        edge_weights: Float[Array, " edge"],
+        weights: CellWeights,
         *,
         train: bool,
     ) -> Images:
@@ -62,7 +62,7 @@ class SearchCell(nn.Module):
             stride = 2 if self.reduction and index == 0 else 1
             module = self.edges(wave=wave, stride=stride, name=f"wave_{index}")
             sources = tuple(states[s] for s in wave.sources)
-            parts = module(sources, op_weights, edge_weights, train=train)
+            parts = module(sources, weights, train=train)
             for target, part in zip(wave.targets, parts, strict=True):
                 totals[target] = totals[target] + part if target in totals else part
             states.append(totals[len(states)])
@@ -84,6 +84,7 @@ class SearchNetwork(nn.Module):
       primitives: candidate operations, in the order of alpha's columns.
       channel_divisors: K per cell; the operations see ``1 / K`` of the channels.
       num_nodes: intermediate nodes per cell.
+      stem: "cifar" keeps the resolution, "imagenet" starts at an eighth of it.
 
     Collections: ``params``, ``batch_stats``.
     """
@@ -95,6 +96,7 @@ class SearchNetwork(nn.Module):
     primitives: tuple[str, ...]
     channel_divisors: tuple[int, ...]
     num_nodes: int = 4
+    stem: Stem = "cifar"
 
     @nn.compact
     def __call__(
@@ -108,7 +110,9 @@ class SearchNetwork(nn.Module):
           train: batch statistics (recorded) instead of running ones.
         """
         width = self.init_channels
-        s0 = s1 = self._stem(images, train=train)
+        stem = CifarStem if self.stem == "cifar" else ImageNetStem
+        channels = STEM_MULTIPLIER * self.init_channels
+        s0, s1 = stem(channels, name="stem")(images, train=train)
         reductions = topology.reduction_cells(self.num_cells)
         for cell in range(self.num_cells):
             reduction = cell in reductions
@@ -121,25 +125,14 @@ class SearchNetwork(nn.Module):
                     channel_divisor=self.channel_divisors[cell],
                 ),
                 reduction,
-                cell - 1 in reductions,
+                follows_reduction(self, cell),
                 self.num_nodes,
                 name=f"cell_{cell}",
             )
-            weights = _normalized(arch, "reduce" if reduction else "normal")
-            s0, s1 = s1, module(s0, s1, *weights, train=train)
+            cell_type = "reduce" if reduction else "normal"
+            weights = architecture.cell_weights(arch, cell_type, cell)
+            s0, s1 = s1, module(s0, s1, weights, train=train)
         return self._classify(s1)
-
-    def _stem(self, images: Images, *, train: bool) -> Images:
-        channels = STEM_MULTIPLIER * self.init_channels
-        conv = nn.Conv(
-            channels,
-            (3, 3),
-            padding=1,
-            use_bias=False,
-            kernel_init=torch_uniform(9 * images.shape[-1]),
-            name="stem_conv",
-        )
-        return BatchNorm(name="stem_bn")(conv(images), train=train)
 
     def _classify(self, x: Images) -> Float[Array, "batch class"]:
         init = torch_uniform(x.shape[-1])
@@ -149,12 +142,11 @@ class SearchNetwork(nn.Module):
         return dense(x.mean((1, 2)))
 
 
-def _normalized(
-    arch: ArchitectureParams, cell_type: architecture.CellType
-) -> tuple[Float[Array, "edge op"], Float[Array, " edge"]]:
-    """Return op weights and edge weights (all 1 without edge normalization)."""
-    op_weights = architecture.op_weights(arch.alpha(cell_type))
-    beta = arch.beta(cell_type)
-    if beta is None:
-        return op_weights, jnp.ones(op_weights.shape[:1])
-    return op_weights, architecture.edge_weights(beta)
+def follows_reduction(network: SearchNetwork, cell: int) -> bool:
+    """Whether the first input of a cell has twice the size of the second.
+
+    So behind a reduction cell and, first of all, behind the ImageNet stem.
+    """
+    if cell == 0:
+        return network.stem == "imagenet"
+    return cell - 1 in topology.reduction_cells(network.num_cells)

@@ -10,25 +10,14 @@ from adarts_jax.nn.primitives import find_primitive
 from adarts_jax.space.genotype import Entry
 from adarts_jax.space.stack import CellPlace
 from adarts_jax.torch_weights.layouts import Layout, Rule
+from adarts_jax.torch_weights.stem_rules import norm_rules, stem_rules
 
 Path = tuple[str, ...]
-
-# Convolution and batch norm of every layer of the stem.
-_CIFAR_STEM = (("stem.0", "stem.1"),)
-_IMAGENET_STEM = (
-    ("stem0.0", "stem0.1"),
-    ("stem0.3", "stem0.4"),
-    ("stem1.1", "stem1.2"),
-)
 
 
 def derived_rules(network: DerivedNetwork) -> list[Rule]:
     """Return one rule per tensor of the network's PyTorch state dict, in its order."""
-    rules = []
-    stem = _CIFAR_STEM if network.stem == "cifar" else _IMAGENET_STEM
-    for index, (conv, norm) in enumerate(stem):
-        rules.append(_kernel(conv, ("stem", f"conv_{index}"), "conv"))
-        rules += _norm(norm, ("stem", f"bn_{index}"))
+    rules = list(stem_rules(network.stem))
     for index, place in enumerate(place_all(network)):
         entries = network.genotype.entries(place.cell_type)
         rules += cell_rules(f"cells.{index}", (f"cell_{index}",), entries, place)
@@ -52,7 +41,7 @@ def cell_rules(
         yield from _factorized_reduce(
             f"{key}.preprocess0", (*path, "preprocess0", "reduce")
         )
-        yield from _norm(f"{key}.preprocess0.bn", (*path, "preprocess0", "bn"))
+        yield from norm_rules(f"{key}.preprocess0.bn", (*path, "preprocess0", "bn"))
     else:
         yield from _relu_conv_bn(f"{key}.preprocess0", (*path, "preprocess0"))
     yield from _relu_conv_bn(f"{key}.preprocess1", (*path, "preprocess1"))
@@ -71,53 +60,43 @@ def _operation(key: str, path: Path, primitive: str, stride: int) -> Iterator[Ru
     match found.family:
         case "skip" if stride == 2:
             yield from _factorized_reduce(key, conv)
-            yield from _norm(f"{key}.bn", (*path, "bn"))
+            yield from norm_rules(f"{key}.bn", (*path, "bn"))
         case "sep_conv":
             yield _depthwise(f"{key}.op.1", (*conv, "depthwise_0"), window)
             yield _pointwise(f"{key}.op.2", (*conv, "pointwise_0"))
             # The inner norm belongs to a stack of one operation.
-            yield from _norm(f"{key}.op.3", (*conv, "bn_0"), index=(0,))
+            yield from norm_rules(f"{key}.op.3", (*conv, "bn_0"), index=(0,))
             yield _depthwise(f"{key}.op.5", (*conv, "depthwise_1"), window)
             yield _pointwise(f"{key}.op.6", (*conv, "pointwise_1"))
-            yield from _norm(f"{key}.op.7", (*path, "bn"))
+            yield from norm_rules(f"{key}.op.7", (*path, "bn"))
         case "dil_conv":
             yield _depthwise(f"{key}.op.1", (*conv, "depthwise"), window)
             yield _pointwise(f"{key}.op.2", (*conv, "pointwise"))
-            yield from _norm(f"{key}.op.3", (*path, "bn"))
+            yield from norm_rules(f"{key}.op.3", (*path, "bn"))
         case "conv_7x1_1x7":
             yield _kernel(f"{key}.1", (*conv, "conv_0"), "conv")
             yield _kernel(f"{key}.2", (*conv, "conv_1"), "conv")
-            yield from _norm(f"{key}.3", (*path, "bn"))
+            yield from norm_rules(f"{key}.3", (*path, "bn"))
 
 
 def _auxiliary(network: DerivedNetwork) -> Iterator[Rule]:
     key, path = "auxiliary_head.features", ("auxiliary",)
     yield _kernel(f"{key}.2", (*path, "conv_0"), "conv")
-    yield from _norm(f"{key}.3", (*path, "bn_0"))
+    yield from norm_rules(f"{key}.3", (*path, "bn_0"))
     yield _kernel(f"{key}.5", (*path, "conv_1"), "conv")
     if network.stem == "cifar":
-        yield from _norm(f"{key}.6", (*path, "bn_1"))
+        yield from norm_rules(f"{key}.6", (*path, "bn_1"))
     yield from _linear("auxiliary_head.classifier", (*path, "classifier", "linear"))
 
 
 def _relu_conv_bn(key: str, path: Path) -> Iterator[Rule]:
     yield _pointwise(f"{key}.op.1", (*path, "pointwise"))
-    yield from _norm(f"{key}.op.2", (*path, "bn"))
+    yield from norm_rules(f"{key}.op.2", (*path, "bn"))
 
 
 def _factorized_reduce(key: str, path: Path) -> Iterator[Rule]:
     for half in (0, 1):
         yield _pointwise(f"{key}.conv_{half + 1}", (*path, f"pointwise_{half}"))
-
-
-def _norm(key: str, path: Path, *, index: tuple[int, ...] = ()) -> Iterator[Rule]:
-    for theirs, collection, ours in (
-        ("weight", "params", "scale"),
-        ("bias", "params", "bias"),
-        ("running_mean", "batch_stats", "mean"),
-        ("running_var", "batch_stats", "var"),
-    ):
-        yield Rule(f"{key}.{theirs}", (collection, *path, ours), "same", index)
 
 
 def _linear(key: str, path: Path) -> Iterator[Rule]:

@@ -4,14 +4,18 @@ The originals keep one module per edge and operation; ours are stacked, so a rul
 which rows of a stacked array belong to which edge and operation.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from adarts_jax.edges.attended import AttendedEdges
 from adarts_jax.edges.mixed_op import normalized_columns
 from adarts_jax.edges.wave import cell_waves
-from adarts_jax.networks.search_network import SearchNetwork
+from adarts_jax.networks.search_network import SearchNetwork, follows_reduction
 from adarts_jax.nn.primitives import find_primitive, group_by_family
 from adarts_jax.space import topology
 from adarts_jax.torch_weights.layouts import Rule
+from adarts_jax.torch_weights.stem_rules import stem_rules
 
 Path = tuple[str, ...]
 
@@ -19,8 +23,7 @@ Path = tuple[str, ...]
 def search_rules(network: SearchNetwork) -> list[Rule]:
     """Return one rule per tensor of the network's PyTorch state dict."""
     rules = [
-        Rule("stem.0.weight", ("params", "stem_conv", "kernel"), "conv"),
-        *_affine_norm("stem.1", ("stem_bn",)),
+        *stem_rules(network.stem),
         Rule("classifier.weight", ("params", "classifier", "kernel"), "linear"),
         Rule("classifier.bias", ("params", "classifier", "bias")),
     ]
@@ -29,7 +32,7 @@ def search_rules(network: SearchNetwork) -> list[Rule]:
     for cell in range(network.num_cells):
         width *= 2 if cell in reductions else 1
         key, path = f"cells.{cell}", (f"cell_{cell}",)
-        halved = cell - 1 in reductions
+        halved = follows_reduction(network, cell)
         rules += _preprocess(
             f"{key}.preprocess0", (*path, "preprocess0"), halved=halved
         )
@@ -38,9 +41,12 @@ def search_rules(network: SearchNetwork) -> list[Rule]:
         for index, wave in enumerate(cell_waves(network.num_nodes)):
             stride = 2 if cell in reductions and index == 0 else 1
             for row, edge in enumerate(wave.edges):
-                rules += _edge(
-                    f"{key}._ops.{edge}",
-                    (*path, f"wave_{index}"),
+                place = (*path, f"wave_{index}")
+                if edge_class(network) is AttendedEdges:
+                    rules += _channel_attention(f"{key}._ops.{edge}.ca", place, row)
+                rules += _mixed_op(
+                    f"{key}._ops.{edge}._ops",
+                    (*place, "ops"),
                     row,
                     selected,
                     network.primitives,
@@ -49,10 +55,10 @@ def search_rules(network: SearchNetwork) -> list[Rule]:
     return rules
 
 
-def _affine_norm(key: str, path: Path) -> Iterator[Rule]:
-    yield Rule(f"{key}.weight", ("params", *path, "scale"))
-    yield Rule(f"{key}.bias", ("params", *path, "bias"))
-    yield from _statistics(key, path, ())
+def edge_class(network: SearchNetwork) -> Callable[..., Any]:
+    """Return the class of the edges, whose settings may be bound already."""
+    edges = network.edges
+    return edges.func if isinstance(edges, functools.partial) else edges
 
 
 def _statistics(key: str, path: Path, index: tuple) -> Iterator[Rule]:
@@ -72,7 +78,13 @@ def _preprocess(key: str, path: Path, *, halved: bool) -> Iterator[Rule]:
         yield from _statistics(f"{key}.op.2", (*path, "bn"), ())
 
 
-def _edge(
+def _channel_attention(key: str, path: Path, row: int) -> Iterator[Rule]:
+    for layer in ("fc1", "fc2"):
+        where = ("params", *path, "attention", layer)
+        yield Rule(f"{key}.{layer}.weight", where, "pointwise", (row,))
+
+
+def _mixed_op(
     key: str,
     path: Path,
     row: int,
@@ -80,16 +92,13 @@ def _edge(
     primitives: tuple[str, ...],
     stride: int,
 ) -> Iterator[Rule]:
-    """Rules of one edge: row ``row`` of its wave's stacked arrays."""
-    attention = ("params", *path, "attention")
-    yield Rule(f"{key}.ca.fc1.weight", (*attention, "fc1"), "pointwise", (row,))
-    yield Rule(f"{key}.ca.fc2.weight", (*attention, "fc2"), "pointwise", (row,))
+    """Rules of one mixed operation: row ``row`` of its wave's stacked arrays."""
     channels = slice(row * width, (row + 1) * width)
     normalized = normalized_columns(primitives, stride)
     for stack in group_by_family(primitives):
         for op, column in enumerate(stack.columns):
-            torch_op = f"{key}._ops.{column}"
-            where = (*path, "ops", stack.family, "conv")
+            torch_op = f"{key}.{column}"
+            where = (*path, stack.family, "conv")
             if column in normalized or stack.family != "skip":
                 yield from _operation(
                     torch_op, where, primitives[column], op, row, channels
@@ -97,7 +106,7 @@ def _edge(
             if column in normalized:
                 index = (normalized.index(column), channels)
                 name = f"{torch_op}.{_last_norm(primitives[column])}"
-                yield from _statistics(name, (*path, "ops", "bn"), index)
+                yield from _statistics(name, (*path, "bn"), index)
 
 
 def _operation(

@@ -26,7 +26,12 @@ ARCHITECTURE = {
     "betas_normal": "beta_normal",
     "betas_reduce": "beta_reduce",
 }
-METHOD_NAMES = {"alpha-ADARTS": "alpha_adarts"}
+METHOD_NAMES = {
+    "alpha-ADARTS": "alpha_adarts",
+    "PC-DARTS": "pc_darts",
+    "DARTS": "darts",
+    "ADARTS": "adarts",
+}
 
 # Bounds of the project, relative; a suggested tolerance may be tighter, never wider.
 LARGEST_RELATIVE_ERROR = 1e-4
@@ -39,9 +44,15 @@ class Golden:
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         self.entry = read_index(folder)[name]
-        self.spec = read_specs(folder).get(name, {})
         self._arrays = np.load(folder / f"{name}.npz")
         self._read: set[str] = set()
+        specs = read_specs(folder)
+        stored = specs.get(name) or self.entry.get("state_dict_spec")
+        if stored is None:  # then gradients and statistics are stored whole
+            whole = self.family("grad") | self.family("after")
+            stored = {key: tensor.shape for key, tensor in whole.items()}
+            self._read.clear()
+        self.spec: Mapping[str, Any] = stored
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays.files
@@ -109,12 +120,15 @@ def open_golden(shared: Path, name: str) -> Golden:
 def make_network(golden: Golden) -> SearchNetwork:
     """Build our search network of a fixture's size."""
     entry, size = golden.entry, golden.entry["ctor"]
+    imagenet = "imagenet" in entry["upstream_class"]
+    divisors = entry["k_list"][: size["layers"]] if "k_list" in entry else None
     network = aj.search_network(
         METHOD_NAMES[entry["method"]],
         init_channels=size["C"],
         num_cells=size["layers"],
         num_classes=size["num_classes"],
-        channel_divisor=entry["k_list"][: size["layers"]],
+        channel_divisor=2 if imagenet else divisors,
+        stem="imagenet" if imagenet else "cifar",
     )
     assert isinstance(network, SearchNetwork)
     return network
@@ -134,7 +148,11 @@ def initial_variables(golden: Golden) -> Any:
 def architecture(golden: Golden, prefix: str) -> aj.ArchitectureParams:
     """Return the architecture parameters stored under ``prefix``."""
     return aj.torch_weights.search_architecture(
-        {name: golden[f"{prefix}/{name}"] for name in ARCHITECTURE}
+        {
+            name: golden[f"{prefix}/{name}"]
+            for name in ARCHITECTURE
+            if f"{prefix}/{name}" in golden
+        }
     )
 
 

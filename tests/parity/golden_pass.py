@@ -89,7 +89,7 @@ def _evaluate(
     logits, updates = network.apply(
         variables, arch, images, train=False, mutable=["intermediates"]
     )
-    return Evaluation(logits, updates["intermediates"])
+    return Evaluation(logits, updates.get("intermediates", {}))
 
 
 @functools.cache
@@ -99,8 +99,9 @@ def train_pass(golden: Golden) -> Pass:
     arch = architecture(golden, "arch")
     batch = to_nhwc(golden["x"]), jnp.asarray(golden["y"])
     inputs = network, variables["params"], arch, variables["batch_stats"], batch
+    selection = golden.entry["selection"]
     ties_of_torch = golden.entry["topk_tie_order"] == "torch CPU"
-    if ties_of_torch and golden.entry["selection"]["tied_edges_train"]:
+    if ties_of_torch and selection and selection["tied_edges_train"]:
         return Pass(network, variables, arch, *_gradients_with_ties(golden, *inputs))
     return Pass(network, variables, arch, *gradients_of(*inputs))
 
@@ -155,11 +156,11 @@ def tied_edges(intermediates: PyTree, cell: int) -> list[int]:
 
 
 class Edge(NamedTuple):
-    """One edge by itself: op weights, input, attention, output."""
+    """One edge by itself: op weights, input, attention if any, output."""
 
     op_weights: jax.Array
     state: jax.Array
-    attention: jax.Array
+    attention: jax.Array | None
     output: jax.Array
 
 
@@ -187,11 +188,13 @@ def edge_alone(done: Pass, cell: int, edge: int) -> Edge:
     alpha = done.arch.alpha("reduce" if reduction else "normal")
     weights = arch_math.op_weights(alpha)
     chosen = jnp.zeros(len(weights)).at[edge].set(1.0)
+    alone = arch_math.CellWeights(weights, chosen)
+    attention = recorded.get("wave_0", {}).get("attention", {}).get("__call__")
     return Edge(
         weights,
         states[wave.edge_sources[row]],
-        recorded["wave_0"]["attention"]["__call__"][0][:, row],
-        _run_edges(module, variables, states, weights, chosen)[wave.edge_targets[row]],
+        attention and attention[0][:, row],
+        _run_edges(module, variables, states, alone)[wave.edge_targets[row]],
     )
 
 
