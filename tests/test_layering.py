@@ -29,9 +29,11 @@ FLOORS = {
     "networks": 3,
     "methods": 4,
     "torch_weights": 4,
+    "torch_reference": 4,
     "model_spec": 4.3,
     "model_directory": 4.6,
     "bilevel": 5,
+    "training": 5.5,
     # the sixth floor has steps: the engine reads configs and orders pictures, the
     # command line knows how the engine can end
     "config": 6,
@@ -53,7 +55,7 @@ HEAVY = {
     "PIL": {"data"},
     "sklearn": {"data"},
     "tensorflow_datasets": {"data"},
-    "torch": {"torch_weights"},
+    "torch": {"torch_weights", "torch_reference"},
     "tensorflow": set(),
 }
 SIBLINGS = {"train", "configs", "benchmarks", "colab", "tests"}

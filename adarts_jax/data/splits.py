@@ -154,6 +154,35 @@ def search_splits(
     )
 
 
+def hold_out(
+    num_examples: int, *, fraction: float, seed: int, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out a random part of the training set, to choose by it.
+
+    Args:
+      num_examples: images in the training set.
+      fraction: share that is held out, 0 for none; at least one image otherwise.
+      seed: seed of the drawing, 0 to 2**32 - 1.
+      limit: use only this many images, drawn with the seed; None uses all.
+
+    Returns:
+      Indices to train on and indices held out, int32, ascending, disjoint.
+
+    Raises:
+      UserError: a limit that is more than there is.
+    """
+    if limit is not None and not 2 <= limit <= num_examples:
+        raise UserError(
+            f"limit={limit} images: choose from 2 to {num_examples}, the size of the "
+            "training set"
+        )
+    order = np.random.RandomState(seed).permutation(num_examples).astype(np.int32)
+    used = num_examples if limit is None else limit
+    held_out = max(1, round(fraction * used)) if fraction else 0
+    kept, held = order[held_out:used], order[:held_out]
+    return np.sort(kept), np.sort(held)
+
+
 def _as_indices(values: list[int]) -> np.ndarray:
     if not isinstance(values, list) or any(type(value) is not int for value in values):
         raise TypeError("not a list of integers")

@@ -25,6 +25,7 @@ except ImportError:  # Windows: no lock
 _OWN = (
     *("config.json", "manifest.json", "metrics.jsonl", "splits.json", "checkpoints"),
     *("genotypes", "genotype.json", "architecture.npz", "cells", "report.html"),
+    *("model", "model_selected", "summary.json"),
     *("*.svg", "*.png", ".*.tmp"),
 )
 
@@ -73,6 +74,21 @@ class RunDirectory:
     def genotype(self) -> Path:
         """The result; written last."""
         return self.path / "genotype.json"
+
+    @property
+    def model(self) -> Path:
+        """Model directory of the last epoch."""
+        return self.path / "model"
+
+    @property
+    def model_selected(self) -> Path:
+        """Model directory of the epoch that was chosen."""
+        return self.path / "model_selected"
+
+    @property
+    def summary(self) -> Path:
+        """What a training came to; written last."""
+        return self.path / "summary.json"
 
     def epoch_genotype(self, epoch: int) -> Path:
         """Genotype at the end of an epoch."""
@@ -178,7 +194,6 @@ def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
         _lock(handle, place)
         if overwrite:
             _delete_run(place)
-        (place / "genotypes").mkdir(exist_ok=True)
         yield RunDirectory(place)
     finally:
         os.close(handle)

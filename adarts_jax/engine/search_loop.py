@@ -160,7 +160,9 @@ def _measure(
     arch, method = training.state.arch, problem.method
     genotype = search_records.current_genotype(arch, method)
     pace = search_setup.epoch_pace(config, number)
-    files.write_text(run.epoch_genotype(number), genotype.to_json())
+    place = run.epoch_genotype(number)
+    place.parent.mkdir(exist_ok=True)
+    files.write_text(place, genotype.to_json())
     return {
         **metrics.means(training.metrics, PHASES, QUANTITIES),
         "weight/learning_rate": pace.weight_learning_rate,

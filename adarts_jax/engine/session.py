@@ -154,6 +154,10 @@ class Session:
                 self.leave_if_asked(step)
         return training
 
+    def show(self, step: int, about: str) -> None:
+        """Show what is going on, a few words, after a number of steps."""
+        self.console.progress(step, about, self._clock.latest or 0.0)
+
     def leave_if_asked(self, step: int) -> None:
         """End the run after a signal.
 
@@ -193,9 +197,7 @@ class Session:
                 last=(number + 1) * self.per_epoch,
                 clock=self._clock,
                 should_stop=should_stop,
-                on_progress=lambda done: self.console.progress(
-                    done, about, self._clock.latest or 0.0
-                ),
+                on_progress=lambda done: self.show(done, about),
             )
         except Diverged as error:
             saved = self.checkpoints.steps()
