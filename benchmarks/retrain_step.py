@@ -59,7 +59,8 @@ def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
     from torch.nn import functional
 
     from adarts_jax.space.published import PUBLISHED
-    from benchmarks.torch_reference import bilevel, derived_network
+    from adarts_jax.torch_reference import derived_network
+    from benchmarks.torch_reference import bilevel
 
     start = time.perf_counter()
     torch.manual_seed(0)

@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.functional import cross_entropy  # noqa: E402
 
+from adarts_jax.torch_reference import derived_network  # noqa: E402
+from adarts_jax.torch_reference.derived_network import DerivedNetwork  # noqa: E402
 from benchmarks.torch_reference import (  # noqa: E402
     bilevel,
-    derived_network,
     recipe_weights,
     search_network,
 )
-from benchmarks.torch_reference.derived_network import DerivedNetwork  # noqa: E402
 from benchmarks.torch_reference.search_network import Architecture  # noqa: E402
 
 ARCH_NAMES = ("alphas_normal", "alphas_reduce", "betas_normal", "betas_reduce")

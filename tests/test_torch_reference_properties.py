@@ -4,7 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.torch_reference import derived_network, search_network  # noqa: E402
+from adarts_jax.torch_reference import derived_network  # noqa: E402
+from benchmarks.torch_reference import search_network  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.torch_reference.primitives import (
+from adarts_jax.torch_reference.primitives import (
     ALPHA_ADARTS_PRIMITIVES,
     FactorizedReduce,
     ReluConvBn,

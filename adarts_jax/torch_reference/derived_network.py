@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.torch_reference.primitives import (
+from adarts_jax.torch_reference.primitives import (
     FactorizedReduce,
     ReluConvBn,
     primitive,
@@ -134,6 +134,7 @@ class DerivedNetwork(nn.Module):
         num_classes: int,
         *,
         auxiliary: bool,
+        image_channels: int = 3,
     ) -> None:
         """Build the network.
 
@@ -143,10 +144,11 @@ class DerivedNetwork(nn.Module):
           num_cells: number of cells L; reductions at L//3 and 2L//3.
           num_classes: outputs of the heads.
           auxiliary: whether there is a second head after cell 2L//3.
+          image_channels: channels of the images.
         """
         super().__init__()
         self.drop_path_prob = 0.0
-        width = self._build_stem(init_channels)
+        width = self._build_stem(image_channels, init_channels)
         reductions = (num_cells // 3, 2 * num_cells // 3)
         self.auxiliary_cell = 2 * num_cells // 3
         channels, previous = init_channels, (width, width)
@@ -171,7 +173,7 @@ class DerivedNetwork(nn.Module):
                 )
         self.classifier = nn.Linear(previous[1], num_classes)
 
-    def _build_stem(self, init_channels: int) -> int:
+    def _build_stem(self, image_channels: int, init_channels: int) -> int:
         """Create the stem layers and return their width."""
         raise NotImplementedError
 
@@ -196,10 +198,11 @@ class CifarNetwork(DerivedNetwork):
 
     imagenet = False
 
-    def _build_stem(self, init_channels: int) -> int:
+    def _build_stem(self, image_channels: int, init_channels: int) -> int:
         width = 3 * init_channels
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+            nn.Conv2d(image_channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
         )
         return width
 
@@ -213,10 +216,10 @@ class ImageNetNetwork(DerivedNetwork):
 
     imagenet = True
 
-    def _build_stem(self, init_channels: int) -> int:
+    def _build_stem(self, image_channels: int, init_channels: int) -> int:
         half = init_channels // 2
         self.stem0 = nn.Sequential(
-            nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(image_channels, half, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(half),
             nn.ReLU(),
             nn.Conv2d(half, init_channels, 3, stride=2, padding=1, bias=False),
