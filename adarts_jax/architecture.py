@@ -14,6 +14,8 @@ from adarts_jax.space import topology
 
 CellType = Literal["normal", "reduce"]
 
+PLAIN_SCALE = 1e-3
+
 
 @struct.dataclass
 class ArchitectureParams:
@@ -78,7 +80,7 @@ def init_architecture(
     num_nodes: int = 4,
     edge_normalization: bool = True,
     biased_primitive: int | None = None,
-    scale: float = 1e-3,
+    scale: float = PLAIN_SCALE,
 ) -> ArchitectureParams:
     """Draw architecture parameters.
 
@@ -92,7 +94,7 @@ def init_architecture(
       num_nodes: intermediate nodes of a cell.
       edge_normalization: whether the method has betas.
       biased_primitive: index of the favoured primitive, None for the plain start.
-      scale: standard deviation of the plain start.
+      scale: standard deviation of the plain start; 0 starts at zero.
 
     Returns:
       Float32 parameters with ``topology.num_edges(num_nodes)`` edges.

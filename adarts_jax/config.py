@@ -4,18 +4,20 @@ Nothing is read, built or run here. The text under a field becomes its ``--help`
 Library functions take plain arguments; only programs and loops see these models.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adarts_jax.space import topology
+from adarts_jax.config_rules import check_channels, check_method, check_order
+from adarts_jax.methods import METHODS
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]
+MethodName = Literal["alpha_adarts", "adarts", "pc_darts", "darts"]
 
 
 class Settings(BaseModel):
@@ -76,7 +78,21 @@ class NetworkConfig(Settings):
     """cells in a row; those at one and at two thirds reduce the resolution"""
     channel_divisor: Count | Annotated[tuple[Count, ...], Field(min_length=1)] = 4
     """K: one in K channels of an edge enters the operations; one number, or one per
-    cell such as 16,8,4,4,4,4,2,1"""
+    cell such as 16,8,4,4,4,4,2,1. Left out, it is that of the method: 4, or 1 where
+    all channels enter"""
+    stem: Literal["auto", "cifar", "imagenet"] = "auto"
+    """layers in front of the cells: cifar keeps the resolution, imagenet divides it by
+    8, auto chooses imagenet from 96 pixels on"""
+
+
+class OptionsConfig(Settings):
+    """Settings of single methods; none is the method's own.
+
+    An option that the chosen method does not have is an error.
+    """
+
+    channel_choice: Literal["first", "random"] | None = None
+    """pc_darts: the first channels (own) or, in every pass, new random ones"""
 
 
 class WeightsConfig(Settings):
@@ -105,8 +121,15 @@ class ArchitectureConfig(Settings):
     """L2 penalty, added to the gradient before the moments"""
     gradient_clip: Positive | None = None
     """largest global norm of the gradient; none for no clipping"""
-    initialization: Literal["biased", "plain"] = "biased"
-    """biased (towards sep_conv_5x5) or plain (small normal numbers)"""
+    initialization: Literal["biased", "plain", "zero"] = "biased"
+    """biased (towards sep_conv_5x5, alpha_adarts only), plain (small normal numbers) or
+    zero. Left out, it is that of the method: biased for alpha_adarts, else plain"""
+    order: Literal["first", "second"] = "first"
+    """first, or second: through one virtual step of the weights, about three times the
+    work"""
+    hessian: Literal["finite_difference", "exact"] | None = None
+    """product of the second order: finite_difference (as published) or exact (forward
+    over reverse); none is finite_difference"""
 
 
 class CompatConfig(Settings):
@@ -115,12 +138,18 @@ class CompatConfig(Settings):
     lr_index: Literal["epoch", "next_epoch"] = "epoch"
     """next_epoch shifts the cosine by one, as the published search ran with newer
     PyTorch: the first rate is skipped and the last epoch has the minimum"""
+    stale_step: bool = False
+    """repeat the last weight update of every epoch, true or false: the published
+    alpha-ADARTS steps once more, on old gradients, before every next epoch"""
+    second_order: Literal["darts", "att_darts"] = "darts"
+    """att_darts: the virtual step has no momentum and moves the architecture too, as
+    in the published code of Att-DARTS"""
 
 
 class SearchConfig(Settings):
     """One architecture search. The defaults are the recipe ``configs/digits.toml``."""
 
-    method: Literal["alpha_adarts"] = "alpha_adarts"
+    method: MethodName = "alpha_adarts"
     """search method"""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     """of everything random in the run"""
@@ -134,7 +163,28 @@ class SearchConfig(Settings):
     network: NetworkConfig = NetworkConfig()
     weights: WeightsConfig = WeightsConfig()
     architecture: ArchitectureConfig = ArchitectureConfig()
+    options: OptionsConfig = OptionsConfig()
     compat: CompatConfig = CompatConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Give what is left out the value of the method."""
+        name = values.get("method", "alpha_adarts") if isinstance(values, dict) else ""
+        method = METHODS.get(name) if isinstance(name, str) else None
+        if method is None:
+            return values
+        filled = dict(values)
+        for group, own in {
+            "network": {"channel_divisor": method.channel_divisor},
+            "architecture": {"initialization": method.initializations[0]},
+        }.items():
+            given = values.get(group, {})
+            if isinstance(given, BaseModel):
+                given = given.model_dump(exclude_unset=True)
+            if isinstance(given, Mapping):
+                filled[group] = own | dict(given)
+        return filled
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -150,7 +200,23 @@ class SearchConfig(Settings):
                 f"not exceed weights.learning_rate = {self.weights.learning_rate}"
             )
         check_source(self.data)
-        _check_channels(self.network)
+        check_method(
+            self.method,
+            initialization=self.architecture.initialization,
+            channel_divisor=self.network.channel_divisor,
+            options=self.options.model_dump(exclude_none=True),
+        )
+        check_order(
+            self.architecture.order,
+            hessian=self.architecture.hessian,
+            second_order=self.compat.second_order,
+            stale_step=self.compat.stale_step,
+        )
+        check_channels(
+            self.network.init_channels,
+            self.network.num_cells,
+            self.network.channel_divisor,
+        )
         return self
 
 
@@ -161,61 +227,4 @@ def check_source(data: ImagesConfig) -> None:
     if data.source in ("folder", "npz") and not data.data_dir:
         raise ValueError(
             f"data.source = {data.source} needs data.data_dir, the place of the data"
-        )
-
-
-def _check_channels(network: NetworkConfig) -> None:
-    """Check that every cell can be divided, and that halves exist where needed."""
-    divisors = network.channel_divisor
-    if isinstance(divisors, tuple) and len(divisors) != network.num_cells:
-        raise ValueError(
-            f"network.channel_divisor = {','.join(map(str, divisors))} has "
-            f"{len(divisors)} entries but network.num_cells = {network.num_cells}; "
-            "give one per cell, or a single number"
-        )
-    channels = network.init_channels
-    problem = _channel_problem(channels, network)
-    if problem is None:
-        return
-    below = (c for c in range(channels - 1, 0, -1) if not _channel_problem(c, network))
-    above = (
-        c
-        for c in range(channels + 1, channels + 2**12)
-        if not _channel_problem(c, network)
-    )
-    fitting = [str(c) for c in (next(below, None), next(above, None)) if c]
-    way_out = f"try {' or '.join(fitting)}" if fitting else "use a smaller divisor"
-    raise ValueError(f"network.init_channels = {channels} {problem}; {way_out}")
-
-
-def _channel_problem(init_channels: int, network: NetworkConfig) -> str | None:
-    """Return what is wrong with a width, None where it fits every cell."""
-    for cell, width, divisor, reduction in _cells(init_channels, network):
-        if width % divisor:
-            return (
-                f"must be divisible by network.channel_divisor = {divisor} in every "
-                f"cell (cell {cell} has {width} channels)"
-            )
-        if reduction and (width // divisor) % 2:
-            return (
-                f"leaves {width // divisor} channels for the operations of reduction "
-                f"cell {cell} (network.channel_divisor = {divisor}), which must be even"
-            )
-    return None
-
-
-def _cells(
-    init_channels: int, network: NetworkConfig
-) -> Iterator[tuple[int, int, int, bool]]:
-    """Yield position, channels, divisor and whether it reduces, for every cell."""
-    divisor = network.channel_divisor
-    reductions = topology.reduction_cells(network.num_cells)
-    width = init_channels
-    for cell in range(network.num_cells):
-        width *= 2 if cell in reductions else 1
-        yield (
-            cell,
-            width,
-            divisor[cell] if isinstance(divisor, tuple) else divisor,
-            cell in reductions,
         )

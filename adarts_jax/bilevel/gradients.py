@@ -1,12 +1,13 @@
 """Gradients of both levels at the current weights (first order)."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from adarts_jax.architecture import ArchitectureParams
 
@@ -43,39 +44,63 @@ def cross_entropy(
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+def loss_of(
+    network: nn.Module,
+    batch_stats: PyTree,
+    batch: Batch,
+    params: PyTree,
+    arch: ArchitectureParams,
+    *,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, ""], tuple[Float[Array, "batch class"], PyTree]]:
+    """Return the loss of one batch, and (logits, what the pass recorded).
+
+    Batch norm uses batch statistics.
+
+    Args:
+      network: search network.
+      batch_stats: running statistics before the pass.
+      batch: images and labels.
+      params: network weights.
+      arch: architecture parameters.
+      key: randomness of networks that draw (random partial channels).
+    """
+    images, labels = batch
+    logits, updates = network.apply(
+        {"params": params, "batch_stats": batch_stats},
+        arch,
+        images,
+        train=True,
+        mutable=["batch_stats", "intermediates"],
+        rngs=None if key is None else {"channels": key},
+    )
+    return cross_entropy(logits, labels), (logits, updates)
+
+
 def first_order(
     network: nn.Module,
     params: PyTree,
     arch: ArchitectureParams,
     batch_stats: PyTree,
     batch: Batch,
+    *,
+    key: PRNGKeyArray | None = None,
 ) -> Gradients:
     """Differentiate the loss of one batch towards weights and architecture.
 
     The caller uses one of the two; XLA drops the other from a compiled program that
-    does not need it. Batch norm uses batch statistics.
+    does not need it. Arguments as in ``loss_of``.
     """
-    images, labels = batch
-
-    def loss_of(params: PyTree, arch: ArchitectureParams) -> tuple[Array, tuple]:
-        logits, updates = network.apply(
-            {"params": params, "batch_stats": batch_stats},
-            arch,
-            images,
-            train=True,
-            mutable=["batch_stats", "intermediates"],
-        )
-        return cross_entropy(logits, labels), (logits, updates)
-
+    loss_at = functools.partial(loss_of, network, batch_stats, batch, key=key)
     (loss, (logits, updates)), (to_params, to_arch) = jax.value_and_grad(
-        loss_of, argnums=(0, 1), has_aux=True
+        loss_at, argnums=(0, 1), has_aux=True
     )(params, arch)
     return Gradients(
         params=to_params,
         arch=to_arch,
         batch_stats=updates["batch_stats"],
         loss=loss,
-        accuracy=(logits.argmax(-1) == labels).mean(),
+        accuracy=(logits.argmax(-1) == batch[1]).mean(),
         logits=logits,
         tied_edges=_tied_edges(updates.get("intermediates", {})),
     )

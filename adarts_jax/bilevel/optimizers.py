@@ -19,10 +19,13 @@ class Optimizers:
     Attributes:
       weight: for the network weights.
       architecture: for the architecture parameters.
+      virtual: that of the weights without clipping, with the same state: the virtual
+        step of the second order.
     """
 
     weight: optax.GradientTransformation
     architecture: optax.GradientTransformation
+    virtual: optax.GradientTransformation
 
 
 def make_optimizers(
@@ -33,6 +36,7 @@ def make_optimizers(
     architecture_betas: tuple[float, float] = (0.5, 0.999),
     architecture_weight_decay: float = 1e-3,
     architecture_gradient_clip: float | None = None,
+    virtual_momentum: bool = True,
 ) -> Optimizers:
     """Build both optimizers (methods.md 4.1 and 4.2).
 
@@ -45,19 +49,25 @@ def make_optimizers(
       architecture_weight_decay: L2 added to the architecture gradient before Adam's
         moments (PyTorch's ``weight_decay``; not AdamW).
       architecture_gradient_clip: as ``gradient_clip``, for the architecture.
+      virtual_momentum: whether the virtual step has the momentum of the weights.
     """
     beta1, beta2 = architecture_betas
-    return Optimizers(
-        weight=optax.chain(
-            clip_by_norm(gradient_clip),
+
+    def sgd(clip: float | None, decay: float) -> optax.GradientTransformation:
+        return optax.chain(
+            clip_by_norm(clip),
             optax.add_decayed_weights(weight_decay),
-            optax.trace(momentum),
-        ),
+            optax.trace(decay),
+        )
+
+    return Optimizers(
+        weight=sgd(gradient_clip, momentum),
         architecture=optax.chain(
             clip_by_norm(architecture_gradient_clip),
             optax.add_decayed_weights(architecture_weight_decay),
             optax.scale_by_adam(beta1, beta2, eps=1e-8),
         ),
+        virtual=sgd(None, momentum if virtual_momentum else 0.0),
     )
 
 

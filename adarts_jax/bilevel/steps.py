@@ -4,6 +4,7 @@ Pure functions on an explicit state. No schedules, no data, no host work here.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.gradients import Batch, Gradients, first_order
 from adarts_jax.bilevel.optimizers import Optimizers, descend
 
@@ -30,6 +32,7 @@ class SearchState:
       weight_opt_state: state of the weights' optimizer.
       arch: architecture parameters.
       arch_opt_state: state of the architecture's optimizer.
+      unrolling: what the phases of the second order hand on; None for the first.
     """
 
     step: PyTree
@@ -38,6 +41,7 @@ class SearchState:
     weight_opt_state: PyTree
     arch: PyTree
     arch_opt_state: PyTree
+    unrolling: PyTree = None
 
 
 def init_state(
@@ -84,7 +88,10 @@ def architecture_step(
     the batch in, as in the originals.
     """
     gradients = _differentiate(state, batch, network)
-    return _update_architecture(state, gradients, optimizers, learning_rate), gradients
+    state = dataclasses.replace(state, batch_stats=gradients.batch_stats)
+    return update_architecture(
+        state, gradients.arch, optimizers, learning_rate
+    ), gradients
 
 
 def weight_step(
@@ -97,10 +104,11 @@ def weight_step(
 ) -> tuple[SearchState, Gradients]:
     """Update the network weights on a batch of the weight split, and count the step."""
     gradients = _differentiate(state, batch, network)
-    return _update_weights(state, gradients, optimizers, learning_rate), gradients
+    return update_weights(state, gradients, optimizers, learning_rate), gradients
 
 
 ARCHITECTURE, WEIGHT = 0, 1  # the phases of a step, in this order
+_PASSES = 4  # purpose of a key, next to those of the engine
 QUANTITIES = ("loss", "accuracy", "gradient_norm", "tied_edges")
 
 
@@ -113,6 +121,8 @@ def search_phase(
     optimizers: Optimizers,
     weight_learning_rate: Float[Array, ""] | float,
     architecture_learning_rate: Float[Array, ""] | float,
+    seed: int | None = None,
+    repeat_every: int | None = None,
 ) -> tuple[SearchState, Float[Array, " quantity"]]:
     """Architecture step or weight step, chosen by a traced number.
 
@@ -127,28 +137,50 @@ def search_phase(
       optimizers: one per level.
       weight_learning_rate: may be traced.
       architecture_learning_rate: may be traced.
+      seed: of networks that draw; None for the others.
+      repeat_every: descend twice along the gradient of every such step, the last of an
+        epoch (alpha-ADARTS' published code steps once more before the next epoch);
+        None for never.
 
     Returns:
       The new state and the ``QUANTITIES`` of the phase: mean cross entropy in nats,
       accuracy in [0, 1], norm of the gradient used (before clipping), edges whose
       attention is the same for all channels.
     """
-    gradients = _differentiate(state, batch, network)
-    is_architecture = phase == ARCHITECTURE
-    state = lax.cond(
-        is_architecture,
-        lambda s, g: _update_architecture(s, g, optimizers, architecture_learning_rate),
-        lambda s, g: _update_weights(s, g, optimizers, weight_learning_rate),
-        state,
-        gradients,
-    )
-    norm = jnp.where(
-        is_architecture,
-        optax.global_norm(gradients.arch),
-        optax.global_norm(gradients.params),
-    )
-    values = [gradients.loss, gradients.accuracy, norm, gradients.tied_edges]
-    return state, jnp.stack(values).astype(jnp.float32)
+    key = None if seed is None else pass_key(seed, state, phase)
+    found = _differentiate(state, batch, network, key)
+
+    def of_architecture(state: SearchState, found: Gradients) -> tuple:
+        state = dataclasses.replace(state, batch_stats=found.batch_stats)
+        rate = architecture_learning_rate
+        state = update_architecture(state, found.arch, optimizers, rate)
+        return state, phase_values(found, found.arch)
+
+    def of_weights(state: SearchState, found: Gradients) -> tuple:
+        rate = weight_learning_rate
+        state = update_weights(state, found, optimizers, rate)
+        if repeat_every is not None:
+            again = update_weights(state, found, optimizers, rate)
+            again = dataclasses.replace(again, step=state.step)
+            is_last = state.step % repeat_every == 0
+            state = jax.tree.map(partial(jnp.where, is_last), again, state)
+        return state, phase_values(found, found.params)
+
+    return lax.cond(phase == ARCHITECTURE, of_architecture, of_weights, state, found)
+
+
+def pass_key(seed: int, state: SearchState, phase: Int[Array, ""]) -> PRNGKeyArray:
+    """Return the randomness of a pass: one for each split of a step."""
+    key = jax.random.fold_in(jax.random.key(seed), _PASSES)
+    is_architecture = (phase == ARCHITECTURE).astype(jnp.int32)
+    return jax.random.fold_in(jax.random.fold_in(key, state.step), is_architecture)
+
+
+def phase_values(found: Gradients, used: PyTree) -> Float[Array, " quantity"]:
+    """Return the ``QUANTITIES`` of a phase that uses one of the gradients."""
+    norm = optax.global_norm(used)
+    values = [found.loss, found.accuracy, norm, found.tied_edges]
+    return jnp.stack(values).astype(jnp.float32)
 
 
 def search_step(
@@ -203,34 +235,40 @@ def search_step(
     }
 
 
-def _differentiate(state: SearchState, batch: Batch, network: nn.Module) -> Gradients:
-    return first_order(network, state.params, state.arch, state.batch_stats, batch)
-
-
-def _update_architecture(
+def _differentiate(
     state: SearchState,
-    gradients: Gradients,
+    batch: Batch,
+    network: nn.Module,
+    key: PRNGKeyArray | None = None,
+) -> Gradients:
+    point = (state.params, state.arch, state.batch_stats)
+    return first_order(network, *point, batch, **({} if key is None else {"key": key}))
+
+
+def update_architecture(
+    state: SearchState,
+    gradient: ArchitectureParams,
     optimizers: Optimizers,
     learning_rate: Float[Array, ""] | float,
 ) -> SearchState:
+    """Descend along a gradient of the architecture."""
     arch, opt_state = descend(
         optimizers.architecture,
-        gradients.arch,
+        gradient,
         state.arch_opt_state,
         state.arch,
         learning_rate,
     )
-    return dataclasses.replace(
-        state, arch=arch, arch_opt_state=opt_state, batch_stats=gradients.batch_stats
-    )
+    return dataclasses.replace(state, arch=arch, arch_opt_state=opt_state)
 
 
-def _update_weights(
+def update_weights(
     state: SearchState,
     gradients: Gradients,
     optimizers: Optimizers,
     learning_rate: Float[Array, ""] | float,
 ) -> SearchState:
+    """Descend along a gradient of the weights, and count the step."""
     params, opt_state = descend(
         optimizers.weight,
         gradients.params,

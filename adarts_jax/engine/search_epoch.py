@@ -24,11 +24,12 @@ from adarts_jax.engine.epoch import (
     step_key,
 )
 
-NUM_PHASES = 2
+NUM_PHASES = 2  # rows of the sums; a step of second order has more phases
+FIRST_ORDER = (ARCHITECTURE, WEIGHT)
 
 
 class Phase(Protocol):
-    """One update of the search: of the architecture, or of the weights."""
+    """One phase of a step: of the architecture, or the update of the weights."""
 
     def __call__(
         self,
@@ -81,12 +82,15 @@ def train_phase(
     *,
     update: Phase,
     batching: Batching,
+    phases: tuple[int, ...] = FIRST_ORDER,
 ) -> Training:
     """Make the batch of a phase of the step the state is at, and update with it.
 
     The weight batch comes in the order of the epoch; the architecture batch is a fresh
     random one, without repetition inside. Every random number is a function of the
-    root key and the step number, so a resumed run continues exactly.
+    root key and the step number, so a resumed run continues exactly. Phases of the
+    second order see the weight batch, the same one as the weight phase, and what they
+    measure counts for the architecture.
 
     References:
       Liu et al., "DARTS", ICLR 2019, algorithm 1; fresh architecture batches as in the
@@ -94,7 +98,8 @@ def train_phase(
     """
     number = training.state.step
     within = number % batching.steps_per_epoch
-    key = jax.random.fold_in(step_key(data, number), phase)
+    split = jnp.where(phase == ARCHITECTURE, ARCHITECTURE, WEIGHT)
+    key = jax.random.fold_in(step_key(data, number), split)
     key, draw = jax.random.split(key)
     fresh = draw_without_repetition(
         draw, data.architecture_indices, batching.batch_size
@@ -107,8 +112,10 @@ def train_phase(
         weight_learning_rate=pace.weight_learning_rate,
         architecture_learning_rate=pace.architecture_learning_rate,
     )
-    is_first = (within == 0) & (phase == first_phase(pace))
-    metrics = add_values(training.metrics, values, phase, number, is_first=is_first)
+    first = jnp.where(pace.update_architecture, phases[0], WEIGHT)
+    is_first = (within == 0) & (phase == first)
+    row = jnp.where(phase == WEIGHT, WEIGHT, ARCHITECTURE)
+    metrics = add_values(training.metrics, values, row, number, is_first=is_first)
     return Training(state, metrics)
 
 
@@ -121,24 +128,21 @@ def train_steps(
     *,
     update: Phase,
     batching: Batching,
+    phases: tuple[int, ...] = FIRST_ORDER,
 ) -> Training:
     """Take ``times`` (traced) steps of all their phases inside one program."""
-    run_phase = partial(train_phase, update=update, batching=batching)
+    run_phase = partial(train_phase, update=update, batching=batching, phases=phases)
+    numbers = jnp.array(phases, jnp.int32)  # the weight phase is the last
 
     def one_step(_: Array, training: Training) -> Training:
         return lax.fori_loop(
-            first_phase(pace),
-            NUM_PHASES,
-            lambda phase, carry: run_phase(carry, data, order, pace, phase),
+            jnp.where(pace.update_architecture, 0, len(phases) - 1),
+            len(phases),
+            lambda place, carry: run_phase(carry, data, order, pace, numbers[place]),
             training,
         )
 
     return lax.fori_loop(0, times, one_step, training)
-
-
-def first_phase(pace: Pace) -> Int[Array, ""]:
-    """Return the phase a step begins with: the weights while all else is frozen."""
-    return jnp.where(pace.update_architecture, ARCHITECTURE, WEIGHT)
 
 
 def draw_without_repetition(

@@ -15,7 +15,7 @@ from adarts_jax.networks.search_network import SearchNetwork
 from adarts_jax.space import topology
 from adarts_jax.space.stack import Stem
 
-Initialization = Literal["biased", "plain"]
+Initialization = Literal["biased", "plain", "zero"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Method:
     biased_primitive: str | None = None
     options: tuple[str, ...] = ()
 
+    def draws(self, options: Mapping[str, Any]) -> bool:
+        """Whether the search network needs random numbers with these options."""
+        return options.get("channel_choice") == "random"
+
     @property
     def divides_channels(self) -> bool:
         """Whether a part of the channels enters the operations."""
@@ -52,8 +56,13 @@ class Method:
 
     @property
     def initializations(self) -> tuple[Initialization, ...]:
-        """Ways to start alpha, the default first."""
-        return ("biased", "plain") if self.biased_primitive else ("plain",)
+        """Ways to start the logits, the default first.
+
+        The papers of DARTS and Att-DARTS start at zero, their code with small noise.
+        """
+        if self.biased_primitive:
+            return ("biased", "plain", "zero")
+        return ("plain", "zero")
 
     def make_network(
         self,
@@ -129,7 +138,7 @@ class Method:
 
         Args:
           key: random key.
-          initialization: "biased" or "plain"; None: the method's default.
+          initialization: "biased", "plain" or "zero"; None: the method's default.
           num_nodes: intermediate nodes per cell.
 
         Raises:
@@ -141,6 +150,7 @@ class Method:
                 f"initialization = '{chosen}' is not available for {self.name};"
                 f" choose from: {', '.join(self.initializations)}"
             )
+        scale = 0.0 if chosen == "zero" else architecture.PLAIN_SCALE
         biased = None
         if chosen == "biased" and self.biased_primitive:
             biased = self.primitives.index(self.biased_primitive)
@@ -150,6 +160,7 @@ class Method:
             num_nodes=num_nodes,
             edge_normalization=self.edge_normalization,
             biased_primitive=biased,
+            scale=scale,
         )
 
 

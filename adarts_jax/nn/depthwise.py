@@ -97,8 +97,7 @@ def _tap_weights(
     return tap.reshape(ops, 1, 1, 1, channels)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shifted(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
+def _shift_and_add(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
     weights = _same_size(kernels)
     k = weights.shape[1]
     height, width = (windows.output_size(n, k, stride, dilation) for n in x.shape[2:4])
@@ -122,8 +121,11 @@ def _shifted(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacke
     return total.astype(x.dtype)
 
 
+_shifted = jax.custom_vjp(_shift_and_add, nondiff_argnums=(2, 3))
+
+
 def _shifted_forward(x, kernels, stride, dilation):
-    return _shifted(x, kernels, stride, dilation), (x, kernels)
+    return _shift_and_add(x, kernels, stride, dilation), (x, kernels)
 
 
 def _shifted_backward(stride, dilation, residuals, g):
@@ -187,7 +189,8 @@ def _input_gradient(
     """Transposed convolution in gather form, one dense sum per phase."""
     if stride == 1:
         flipped = tuple(kernel[::-1, ::-1] for kernel in kernels)
-        return _shifted(g, flipped, 1, dilation)
+        # Not `_shifted`: a gradient with a rule of its own has no forward derivative.
+        return _shift_and_add(g, flipped, 1, dilation)
     weights = _same_size(kernels)
     k = weights.shape[1]
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)

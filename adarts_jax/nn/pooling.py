@@ -103,15 +103,18 @@ def _max_backward(axis, sizes, stride, residuals, g):
 _max_along.defvjp(_max_forward, _max_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _sum_along(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
+def _add_taps(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
     taps = windows.taps(x, axis, window=max(sizes), stride=stride)
     parts = [tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps)]
     return functools.reduce(operator.add, parts)
 
 
+_sum_along = jax.custom_vjp(_add_taps, nondiff_argnums=(1, 2, 3))
+
+
 def _sum_forward(x, axis, sizes, stride):
-    return _sum_along(x, axis, sizes, stride), (x.shape[0], x.shape[axis])
+    # Not `_sum_along`, which has no forward derivative of its own.
+    return _add_taps(x, axis, sizes, stride), (x.shape[0], x.shape[axis])
 
 
 def _sum_backward(axis, sizes, stride, residuals, g):

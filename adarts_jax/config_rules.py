@@ -1,0 +1,136 @@
+"""Rules across the fields of a search config, each with a message and a way out.
+
+They raise ``ValueError``, which a config turns into its own error.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adarts_jax.methods import METHODS
+from adarts_jax.space import topology
+
+Divisor = int | tuple[int, ...]
+
+
+def check_method(
+    name: str,
+    *,
+    initialization: str,
+    channel_divisor: Divisor,
+    options: Mapping[str, Any],
+) -> None:
+    """Check that a method has what is asked of it.
+
+    Args:
+      name: of the method.
+      initialization: of the architecture.
+      channel_divisor: K, one or one per cell.
+      options: those that are not left to the method.
+    """
+    method = METHODS[name]
+    if initialization not in method.initializations:
+        raise ValueError(
+            f"architecture.initialization = {initialization} is not available for "
+            f"{name}; choose from: {', '.join(method.initializations)}"
+        )
+    divisors = channel_divisor if isinstance(channel_divisor, tuple) else ()
+    if not method.divides_channels and set(divisors or [channel_divisor]) != {1}:
+        raise ValueError(
+            f"network.channel_divisor = {_shown(channel_divisor)} means nothing to "
+            f"{name}, which sends all channels through the operations; leave it out or "
+            "make it 1"
+        )
+    for option in options:
+        if option not in method.options:
+            owners = [m.name for m in METHODS.values() if option in m.options]
+            raise ValueError(
+                f"options.{option} means nothing to {name}; leave it out (it belongs "
+                f"to {', '.join(owners)})"
+            )
+
+
+def check_order(
+    order: str, *, hessian: str | None, second_order: str, stale_step: bool
+) -> None:
+    """Check that what belongs to one order is not asked of the other."""
+    is_first = order == "first"
+    for name, value, default in (
+        ("architecture.hessian", hessian, None),
+        ("compat.second_order", second_order, "darts"),
+    ):
+        if is_first and value != default:
+            raise ValueError(
+                f"{name} = {value} belongs to the second order; leave it out or add "
+                "architecture.order = second"
+            )
+    if not is_first and stale_step:
+        raise ValueError(
+            "compat.stale_step belongs to the first order, as alpha-ADARTS uses it; "
+            "leave it out or make architecture.order = first"
+        )
+    if second_order == "att_darts" and hessian == "exact":
+        raise ValueError(
+            "compat.second_order = att_darts imitates finite differences; make "
+            "architecture.hessian = finite_difference"
+        )
+
+
+def check_channels(
+    init_channels: int, num_cells: int, channel_divisor: Divisor
+) -> None:
+    """Check that every cell can be divided, and that halves exist where needed."""
+    if isinstance(channel_divisor, tuple) and len(channel_divisor) != num_cells:
+        raise ValueError(
+            f"network.channel_divisor = {_shown(channel_divisor)} has "
+            f"{len(channel_divisor)} entries but network.num_cells = {num_cells}; "
+            "give one per cell, or a single number"
+        )
+
+    def problem(channels: int) -> str | None:
+        return _channel_problem(channels, num_cells, channel_divisor)
+
+    found = problem(init_channels)
+    if found is None:
+        return
+    below = (c for c in range(init_channels - 1, 0, -1) if not problem(c))
+    above = (
+        c for c in range(init_channels + 1, init_channels + 2**12) if not problem(c)
+    )
+    fitting = [str(c) for c in (next(below, None), next(above, None)) if c]
+    way_out = f"try {' or '.join(fitting)}" if fitting else "use a smaller divisor"
+    raise ValueError(f"network.init_channels = {init_channels} {found}; {way_out}")
+
+
+def _channel_problem(
+    init_channels: int, num_cells: int, channel_divisor: Divisor
+) -> str | None:
+    """Return what is wrong with a width, None where it fits every cell."""
+    places = _cells(init_channels, num_cells, channel_divisor)
+    for cell, width, divisor, reduction in places:
+        if width % divisor:
+            return (
+                f"must be divisible by network.channel_divisor = {divisor} in every "
+                f"cell (cell {cell} has {width} channels)"
+            )
+        if reduction and (width // divisor) % 2:
+            return (
+                f"leaves {width // divisor} channels for the operations of reduction "
+                f"cell {cell} (network.channel_divisor = {divisor}), which must be even"
+            )
+    return None
+
+
+def _cells(
+    init_channels: int, num_cells: int, channel_divisor: Divisor
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield position, channels, divisor and whether it reduces, for every cell."""
+    reductions, width = topology.reduction_cells(num_cells), init_channels
+    for cell in range(num_cells):
+        width *= 2 if cell in reductions else 1
+        divisor = channel_divisor
+        divisor = divisor[cell] if isinstance(divisor, tuple) else divisor
+        yield cell, width, divisor, cell in reductions
+
+
+def _shown(divisor: Divisor) -> str:
+    return ",".join(map(str, divisor)) if isinstance(divisor, tuple) else str(divisor)
