@@ -226,16 +226,16 @@ def _write_start(session: Session, config: RetrainConfig, start: Start) -> None:
 def _finish(
     session: Session, config: RetrainConfig, start: Start, training: Training
 ) -> RetrainResult:
-    """Write the model, the pictures and, last, the summary."""
+    """Write the model, the summary, the pictures and the report."""
     # Loads matplotlib, which a run needs only when it ends.
-    from adarts_jax.report import pictures
+    from adarts_jax.report import page
 
     session.checkpoints.wait()
     directory, records = session.directory, session.log.records()
     variables = jax.device_get(training.state.tested_variables)
     spec = retrain_records.model_spec(config, start, epoch=config.epochs - 1)
     save_model(directory.model, spec, variables)
-    pictures.draw_run(directory.path)
     summary = retrain_records.summary(config, records, variables)
     files.write_json(directory.summary, summary)
+    page.report_run(directory.path)
     return RetrainResult(summary, tuple(records), directory.path)

@@ -143,13 +143,11 @@ class Session:
         """
         self.console.start(step, self.total_steps)
         self.interrupts.saving_is_useful = True
-        if step and step % self.per_epoch == 0:
-            self._record(work, training, step)
+        self._record(work, training, step)
         while step < self.total_steps:
             training, step = self._run_part(work, training, step)
             self.checkpoints.save(step, training)
-            if step % self.per_epoch == 0:
-                self._record(work, training, step)
+            self._record(work, training, step)
             if step < self.total_steps:
                 self.leave_if_asked(step)
         return training
@@ -181,14 +179,16 @@ class Session:
     ) -> tuple[Training, int]:
         """Run what is left of an epoch, or as much as a signal or the clock allows."""
         number, within = divmod(step, self.per_epoch)
-        about, begun = work.describe(number), time.monotonic()
-
-        def should_stop() -> bool:
-            is_due = time.monotonic() - begun >= SAVE_SECONDS
-            return is_due or self.interrupts.requested is not None
-
         if within == 0:
             self._clock.restart()
+        about, begun = work.describe(number), time.monotonic()
+        taken = self._clock.steps
+
+        def should_stop() -> bool:
+            has_moved = self._clock.steps > taken
+            is_due = has_moved and time.monotonic() - begun >= SAVE_SECONDS
+            return is_due or self.interrupts.requested is not None
+
         try:
             return run_steps(
                 work.begin(number),
@@ -212,9 +212,10 @@ class Session:
         return any(record["epoch"] == number for record in self.log.records())
 
     def _record(self, work: Work, training: Training, step: int) -> None:
-        """Measure an epoch that is complete and write it down, once."""
-        number = step // self.per_epoch - 1
-        if self._is_recorded(number):
+        """If an epoch is complete, measure it and write it down, once."""
+        epochs, within = divmod(step, self.per_epoch)
+        number = epochs - 1
+        if within or number < 0 or self._is_recorded(number):
             return
         values = work.measure(training, number)
         record = {"epoch": number, "step": step, **values, **self._clock_values()}

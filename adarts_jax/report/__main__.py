@@ -28,12 +28,9 @@ def report(argv: Sequence[str]) -> None:
     )
     run_dir = parser.parse_args(argv).run_dir
     # late: --help and wrong arguments need not wait for matplotlib
-    from adarts_jax.report.page import write_report
-    from adarts_jax.report.pictures import draw_pictures
-    from adarts_jax.report.run_files import read_run
+    from adarts_jax.report.page import report_run
 
-    run = read_run(run_dir)
-    sys.stdout.write(f"{write_report(run, draw_pictures(run))}\n")
+    sys.stdout.write(f"{report_run(run_dir)}\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from adarts_jax.report.metrics_file import Record, epoch_series
-from adarts_jax.report.pictures import Picture
-from adarts_jax.report.run_files import RunFiles
+from adarts_jax.report.pictures import Picture, draw_pictures
+from adarts_jax.report.run_files import RunFiles, read_run
 from adarts_jax.space.cost import derived_network_cost
 
 _STYLE: Final = """
@@ -48,6 +48,19 @@ _PAGE: Final = """<!DOCTYPE html>
 </body>
 </html>
 """
+
+
+def report_run(run_directory: str | Path) -> Path:
+    """Draw the pictures of a run, finished or not, and write its page.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: not a run directory, or a damaged file in it.
+    """
+    run = read_run(run_directory)
+    return write_report(run, draw_pictures(run))
 
 
 def write_report(run: RunFiles, pictures: Sequence[Picture]) -> Path:

@@ -34,6 +34,8 @@ class RunFiles:
     @property
     def is_finished(self) -> bool:
         """Whether the run has written its result."""
+        if "genotype" in self.config:  # a training is given one, a search finds one
+            return (self.directory / "summary.json").is_file()
         return self.genotype_file == "genotype.json"
 
     @property
