@@ -46,7 +46,7 @@ class RetrainDataConfig(ImagesConfig):
         0,
     )
     """largest change of brightness, contrast, saturation (relative) and hue (turns, up
-    to 0.5), such as 0.4,0.4,0.4,0.2"""
+    to 0.5), such as 0.4,0.4,0.4,0.2; only with crop_size"""
 
 
 class DerivedNetworkConfig(Settings):
@@ -181,6 +181,11 @@ def _check_data(config: TrainingConfig) -> None:
         raise ValueError(
             f"data.crop_size = {data.crop_size} and data.pad = {data.pad} are two ways "
             "to crop; set one of them to 0"
+        )
+    if any(data.color_jitter) and not data.crop_size:
+        raise ValueError(
+            f"data.color_jitter = {','.join(map(str, data.color_jitter))} comes with "
+            "data.crop_size; set it, such as 224"
         )
     if data.color_jitter[3] > 0.5:
         raise ValueError(

@@ -119,7 +119,13 @@ def normalize(
     Returns:
       Float32 images, about zero mean and unit variance.
     """
-    scaled = images.astype(jnp.float32) / 255
+    return normalize_scaled(images.astype(jnp.float32) / 255, mean, std)
+
+
+def normalize_scaled(
+    scaled: Normalised, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Normalised:
+    """Subtract the mean and divide by the deviation; pixels are in [0, 1] already."""
     shape = (1, 1, 1, len(mean))
     return (scaled - _channels(mean, shape)) / _channels(std, shape)
 

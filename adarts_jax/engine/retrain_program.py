@@ -12,7 +12,7 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from adarts_jax.bilevel.optimizers import make_optimizers
-from adarts_jax.data import augment
+from adarts_jax.data import augment, photos
 from adarts_jax.data.images import ImageData
 from adarts_jax.engine import devices, epoch, evaluation, retrain_epoch
 from adarts_jax.engine.epoch import Batching, EpochData, Training
@@ -136,13 +136,15 @@ def make_problem(config: RetrainConfig, start: Start) -> Problem:
 def make_transform(config: RetrainConfig, start: Start) -> epoch.Transform:
     """Return what happens to the pixels of a training batch."""
     mean, std = start.statistics
+    flip, cutout_size = config.data.flip, config.data.cutout_size
+    common = {"flip": flip, "cutout_size": cutout_size, "mean": mean, "std": std}
+    if not config.data.crop_size:
+        return partial(augment.augment, pad=config.data.pad, **common)
     return partial(
-        augment.augment,
-        pad=config.data.pad,
-        flip=config.data.flip,
-        cutout_size=config.data.cutout_size,
-        mean=mean,
-        std=std,
+        photos.augment_photos,
+        crop_size=config.data.crop_size,
+        color_jitter=config.data.color_jitter,
+        **common,
     )
 
 
@@ -235,7 +237,10 @@ def compile_test(
 
 
 def tested_data(start: Start) -> dict[str, ImageData]:
-    """Return the images that are tested, by the name of their split."""
+    """Return the images that are tested, by the name of their split.
+
+    Of images that are larger than what the network sees, the centre.
+    """
     found = {}
     if len(start.held_out_indices):
         chosen = start.held_out_indices
@@ -246,7 +251,15 @@ def tested_data(start: Start) -> dict[str, ImageData]:
         )
     if start.test is not None:
         found["test"] = start.test
-    return found
+    return {name: _centre(data, start.image_shape) for name, data in found.items()}
+
+
+def _centre(data: ImageData, shape: tuple[int, int, int]) -> ImageData:
+    top, left = (
+        (a - b) // 2 for a, b in zip(data.image_shape, shape[:2], strict=False)
+    )
+    images = data.images[:, top : top + shape[0], left : left + shape[1]]
+    return dataclasses.replace(data, images=images)
 
 
 def _training(problem: Problem, variables: PyTree) -> Training:

@@ -115,7 +115,11 @@ def test_drop_path_rises_from_zero_and_never_quite_arrives():
         ({"weights": {"warmup_epochs": 40}}, ("weights.warmup_epochs = 40", "= 40")),
         ({"weights": {"schedule_epochs": 39}}, ("schedule_epochs = 39", "none")),
         ({"data": {"crop_size": 8}}, ("data.crop_size = 8", "data.pad = 1")),
-        ({"data": {"color_jitter": (0, 0, 0, 0.6)}}, ("hue of 0.6", "0.5")),
+        (
+            {"data": {"color_jitter": (0, 0, 0, 0.6), "crop_size": 8, "pad": 0}},
+            ("hue of 0.6", "0.5"),
+        ),
+        ({"data": {"color_jitter": (0.4, 0, 0, 0)}}, ("0.4,0.0,0.0,0.0", "crop_size")),
         (
             {"evaluation": {"headline": "held_out_selected"}},
             ("held_out_selected", "data.held_out_fraction"),
