@@ -3,11 +3,11 @@
 The text under a field becomes its ``--help`` text.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from adarts_jax.config import Count, Settings
+from adarts_jax.config import Count, Positive, Settings
 
 
 class ModelOptions(Settings):
@@ -71,3 +71,60 @@ class PredictOptions(ModelOptions):
     """stretch pictures of another size to the size the model takes"""
     overwrite: bool = False
     """replace the file, if it exists"""
+
+
+class VerifyOptions(Settings):
+    """Which images are shown to both networks."""
+
+    num_images: Annotated[int, Field(ge=2)] = 16
+    """how many, from 2 on: noise, or the first ones of the split"""
+    split: str = "test"
+    """part of the data set, if there is one"""
+
+
+class ConvertOptions(Settings):
+    """What both directions have in common."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    out: str
+    """what to write"""
+    overwrite: bool = False
+    """replace it, if it exists"""
+    verify: bool = False
+    """afterwards run the project's own PyTorch network beside ours: largest difference
+    of every output and agreement of predictions; exit 1 beyond 1e-4, relative"""
+    images: VerifyOptions = VerifyOptions()
+    data: EvaluationData = EvaluationData()
+
+
+class FromTorchOptions(ConvertOptions):
+    """Convert a .pt file of PyTorch to a model directory. Nothing in it is executed.
+
+    Width, depth, classes, stem and auxiliary head are read off the shapes; the genotype
+    too, if just one of the published ones fits.
+    """
+
+    file: str
+    """state dict written by torch.save, zip or legacy format"""
+    genotype: str | None = None
+    """name of a published genotype, or a genotype file; none: the one that fits"""
+    image_size: Count | None = None
+    """side of the images in pixels; none: 32 with the CIFAR stem, 224 with the other"""
+    mean: tuple[float, ...] | None = None
+    """per channel, of pixels from 0 to 1, such as 0.49,0.48,0.45; none: that of
+    CIFAR-10 or ImageNet, by the stem"""
+    std: tuple[Positive, ...] | None = None
+    """per channel, such as 0.25,0.24,0.26; none: as for mean"""
+    class_names: tuple[str, ...] | None = None
+    """one per output, such as cat,dog; none: numbers"""
+    table: str | None = None
+    """file for the whole table of entries that are missing, unexpected or of another
+    shape, if there are any"""
+
+
+class ToTorchOptions(ConvertOptions):
+    """Write a model as a .pt file that the original PyTorch programs load (strict)."""
+
+    model_dir: str
+    """model directory: model.json and weights.safetensors"""

@@ -25,6 +25,22 @@ _SQUEEZE: Mapping[Layout, tuple[int, ...]] = {"depthwise": (1,), "pointwise": (2
 
 Index = tuple[int | slice, ...]
 
+# What wrappers of PyTorch put in front of every name.
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+class StateDictMismatchError(UserError):
+    """A state dict is not that of the network; the message has the first few entries.
+
+    Attributes:
+      table: one row per entry that is amiss: missing, unexpected or of another shape;
+        its name; the shape it has; the shape it should have ("" for none).
+    """
+
+    def __init__(self, message: str, table: Sequence[tuple[str, str, str, str]]):
+        super().__init__(message)
+        self.table = tuple(table)
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -77,7 +93,7 @@ def import_state_dict(
     Raises:
       UserError: entries are missing, unexpected or of another shape (all named).
     """
-    given = _clean(state_dict)
+    given = plain_names(state_dict)
     arrays = {
         path: np.full(leaf.shape, np.nan, leaf.dtype)
         for path, leaf in _leaves(template).items()
@@ -106,10 +122,17 @@ def export_state_dict(
     }
 
 
-def _clean(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    keys = [key for key in state_dict if not key.endswith("num_batches_tracked")]
-    prefix = "module." if keys and all(k.startswith("module.") for k in keys) else ""
-    return {key.removeprefix(prefix): np.asarray(state_dict[key]) for key in keys}
+def plain_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Leave out ``num_batches_tracked`` and a prefix that every name has."""
+    found = {
+        key: np.asarray(value)
+        for key, value in state_dict.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    for prefix in _PREFIXES:
+        if found and all(key.startswith(prefix) for key in found):
+            found = {key.removeprefix(prefix): v for key, v in found.items()}
+    return found
 
 
 def _check(
@@ -118,26 +141,37 @@ def _check(
     arrays: Mapping[tuple[str, ...], np.ndarray],
 ) -> None:
     expected = {rule.key: rule.shape(arrays) for rule in rules}
-    problems = {
-        "missing": [key for key in expected if key not in given],
-        "unexpected": [key for key in given if key not in expected],
-        "of another shape": [
-            f"{key} {given[key].shape} instead of {shape}"
-            for key, shape in expected.items()
-            if key in given and given[key].shape != shape
-        ],
-    }
-    found = [
-        f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if names[5:] else ''}"
-        for kind, names in problems.items()
-        if names
+    table = [("missing", k, "", str(s)) for k, s in expected.items() if k not in given]
+    table += [
+        ("unexpected", key, str(array.shape), "")
+        for key, array in given.items()
+        if key not in expected
     ]
-    if found:
-        raise UserError(
-            "the state dict does not fit the network; "
-            + "; ".join(found)
-            + "; check width, depth, classes and channel_divisor of the network"
+    table += [
+        ("of another shape", key, str(given[key].shape), str(shape))
+        for key, shape in expected.items()
+        if key in given and given[key].shape != shape
+    ]
+    if table:
+        raise StateDictMismatchError(
+            f"the state dict does not fit the network; {_summary(table)}; check width, "
+            "depth, classes and channel_divisor of the network",
+            table,
         )
+
+
+def _summary(table: Sequence[tuple[str, str, str, str]]) -> str:
+    """Count the rows of each kind and show the first five."""
+    parts = []
+    for kind in dict.fromkeys(row[0] for row in table):
+        rows = [row[1:] for row in table if row[0] == kind]
+        shown = [
+            f"{key} {found} instead of {wanted}" if found and wanted else key
+            for key, found, wanted in rows[:5]
+        ]
+        more = ", ..." if rows[5:] else ""
+        parts.append(f"{len(rows)} {kind}: {', '.join(shown)}{more}")
+    return "; ".join(parts)
 
 
 def _leaves(tree: PyTree, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], PyTree]:

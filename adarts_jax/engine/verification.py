@@ -1,0 +1,182 @@
+"""A converted model beside the PyTorch reference: same images, same answers?"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from adarts_jax.engine import devices
+from adarts_jax.engine.outcomes import RunStopped
+from adarts_jax.errors import UserError
+from adarts_jax.model_directory import Model
+from adarts_jax.model_spec import ModelSpec
+from adarts_jax.networks.derived_network import DerivedNetwork
+from adarts_jax.torch_weights.layouts import plain_names
+from adarts_jax.torch_weights.reader import import_torch
+
+TOLERANCE = 1e-4  # largest difference, as a share of the largest value
+BATCH = 50
+
+
+class VerificationFailed(RunStopped):
+    """Both programs ran, and their answers differ by more than rounding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One output of both networks.
+
+    Attributes:
+      largest_difference: of two values.
+      relative: the same as a share of the largest value of the reference.
+    """
+
+    largest_difference: float
+    relative: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """All outputs of both networks on the same images.
+
+    Attributes:
+      outputs: comparison by output: ``logits`` with running statistics; with batch
+        statistics ``train_logits`` and, with an auxiliary head, ``auxiliary_logits``.
+      num_images: how many were shown.
+      predictions_agree: share of images with the same prediction.
+    """
+
+    outputs: Mapping[str, Comparison]
+    num_images: int
+    predictions_agree: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every difference is one of rounding."""
+        return all(c.relative <= TOLERANCE for c in self.outputs.values())
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers by name, as JSON holds them."""
+        return {**dataclasses.asdict(self), "passed": self.passed}
+
+
+def random_images(spec: ModelSpec, count: int) -> np.ndarray:
+    """Return normalised images of noise, the same on every machine."""
+    draw = np.random.RandomState(0)
+    return draw.standard_normal((count, *spec.image_shape)).astype(np.float32)
+
+
+def verify(
+    model: Model, state_dict: Mapping[str, np.ndarray], images: np.ndarray
+) -> Verification:
+    """Run the PyTorch reference and our network on the same images.
+
+    Args:
+      model: ours.
+      state_dict: theirs, as it came from the file; loaded strictly.
+      images: normalised, NHWC float32, at least two.
+
+    Raises:
+      UserError: PyTorch is missing or too old, or the reference has no such network.
+    """
+    reference = _make_reference(model.spec, state_dict)
+    size = min(len(images), BATCH)
+    shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), jnp.float32)
+    run = partial(_our_outputs, network=model.network)
+    ours = devices.compile_quickly(jax.jit(run).trace(model.variables, shape))
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    # The last batch, where it is not full, starts earlier instead of being padded.
+    for start in range(0, len(images), size):
+        batch = images[min(start, len(images) - size) :][:size]
+        found = ours(model.variables, jnp.asarray(batch))
+        for name, wanted in _their_outputs(reference, batch).items():
+            pairs.setdefault(name, []).append((np.asarray(found[name]), wanted))
+    agree = [a.argmax(1) == b.argmax(1) for a, b in pairs["logits"]]
+    return Verification(
+        outputs={name: _compare(found) for name, found in pairs.items()},
+        num_images=len(images),
+        predictions_agree=float(np.mean(agree)),
+    )
+
+
+def check_passed(verification: Verification | None) -> None:
+    """Let nothing pass that differs by more than rounding.
+
+    Raises:
+      VerificationFailed: an output does.
+    """
+    if verification is None or verification.passed:
+        return
+    worst = max(verification.outputs.items(), key=lambda item: item[1].relative)
+    raise VerificationFailed(
+        f"{worst[0]} differ by {worst[1].relative:.2g} of their largest value, more "
+        f"than {TOLERANCE:g}; the conversion is wrong, or the genotype is another one"
+    )
+
+
+def _our_outputs(
+    variables: PyTree, images: Array, *, network: DerivedNetwork
+) -> dict[str, Array]:
+    """Return every output by name."""
+    logits, _ = network.apply(variables, images, train=False)
+    (train_logits, auxiliary), _ = network.apply(
+        variables, images, train=True, mutable=["batch_stats"]
+    )
+    outputs = {"logits": logits, "train_logits": train_logits}
+    return outputs if auxiliary is None else {**outputs, "auxiliary_logits": auxiliary}
+
+
+def _their_outputs(reference: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+    torch = import_torch()
+    batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    with torch.no_grad():
+        logits, _ = reference.eval()(batch)
+        train_logits, auxiliary = reference.train()(batch)
+    outputs = {"logits": logits, "train_logits": train_logits}
+    if auxiliary is not None:
+        outputs["auxiliary_logits"] = auxiliary
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _make_reference(spec: ModelSpec, state_dict: Mapping[str, np.ndarray]) -> Any:
+    """Build the PyTorch network of a spec and give it the weights of a file."""
+    torch = import_torch()
+    from adarts_jax.torch_reference import derived_network
+
+    genotype = spec.genotype
+    if any(entry.attention for entry in (*genotype.normal, *genotype.reduce)):
+        raise UserError("there is no PyTorch reference of networks with attention")
+    stems = {
+        "cifar": derived_network.CifarNetwork,
+        "imagenet": derived_network.ImageNetNetwork,
+    }
+    network = stems[spec.stem](
+        derived_network.Genotype(
+            [(entry.op, entry.source) for entry in genotype.normal],
+            genotype.normal_concat,
+            [(entry.op, entry.source) for entry in genotype.reduce],
+            genotype.reduce_concat,
+        ),
+        spec.init_channels,
+        spec.num_cells,
+        spec.num_classes,
+        auxiliary=spec.auxiliary,
+        image_channels=spec.image_channels,
+    )
+    tensors = {k: torch.from_numpy(v) for k, v in plain_names(state_dict).items()}
+    network.load_state_dict(tensors, strict=True)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 0.0  # train mode must not change what eval mode uses
+    return network
+
+
+def _compare(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
+    largest = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+    scale = max(float(np.abs(theirs).max()) for _, theirs in pairs)
+    return Comparison(largest, largest / scale if scale > 0 else float(largest > 0))
