@@ -8,7 +8,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from flax import struct
 from jax import lax
@@ -16,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.gradients import Batch, Gradients, first_order
-from adarts_jax.bilevel.optimizers import Optimizers, descend
+from adarts_jax.bilevel.optimizers import Optimizers, descend, global_norm
+from adarts_jax.nn.initial_weights import draw_together
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -62,7 +62,8 @@ def init_state(
       key: random key of the weights.
     """
     images = jnp.zeros((2, *image_shape), jnp.float32)
-    variables = network.init(key, arch, images, train=False)
+    init = partial(network.init, train=False)
+    variables = draw_together(init, key, arch, images)
     params = variables["params"]
     return SearchState(
         step=jnp.zeros((), jnp.int32),
@@ -166,7 +167,12 @@ def search_phase(
             state = jax.tree.map(partial(jnp.where, is_last), again, state)
         return state, phase_values(found, found.params)
 
-    return lax.cond(phase == ARCHITECTURE, of_architecture, of_weights, state, found)
+    # Both, and a choice: the branches of a `cond` would copy every weight.
+    return jax.tree.map(
+        partial(jnp.where, phase == ARCHITECTURE),
+        of_architecture(state, found),
+        of_weights(state, found),
+    )
 
 
 def pass_key(seed: int, state: SearchState, phase: Int[Array, ""]) -> PRNGKeyArray:
@@ -178,7 +184,7 @@ def pass_key(seed: int, state: SearchState, phase: Int[Array, ""]) -> PRNGKeyArr
 
 def phase_values(found: Gradients, used: PyTree) -> Float[Array, " quantity"]:
     """Return the ``QUANTITIES`` of a phase that uses one of the gradients."""
-    norm = optax.global_norm(used)
+    norm = global_norm(used)
     values = [found.loss, found.accuracy, norm, found.tied_edges]
     return jnp.stack(values).astype(jnp.float32)
 

@@ -14,7 +14,8 @@ from adarts_jax import architecture
 from adarts_jax.architecture import ArchitectureParams, CellWeights
 from adarts_jax.edges.wave import cell_waves
 from adarts_jax.networks.stem import CifarStem, ImageNetStem
-from adarts_jax.nn.layers import FactorizedReduceBn, ReluConvBn, torch_uniform
+from adarts_jax.nn.initial_weights import torch_uniform
+from adarts_jax.nn.layers import FactorizedReduceBn, ReluConvBn
 from adarts_jax.space import topology
 from adarts_jax.space.stack import Stem
 

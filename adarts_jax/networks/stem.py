@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from numpy.typing import DTypeLike
 
 from adarts_jax.nn.batch_norm import BatchNorm
-from adarts_jax.nn.layers import torch_uniform
+from adarts_jax.nn.initial_weights import torch_uniform
 from adarts_jax.space.stack import Stem
 
 Images = Float[Array, "batch height width channel"]

@@ -117,6 +117,8 @@ def normalize(
     return _normalize_forward(x, scale, epsilon)[0]
 
 
+# Layers of one shape share one trace; compiled, the call is inlined.
+@functools.partial(jax.jit, static_argnums=2)
 def _normalize_forward(x, scale, epsilon):
     mean, var = moments(x)
     inverse = jax.lax.rsqrt(var + epsilon)

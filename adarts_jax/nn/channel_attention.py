@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from adarts_jax.nn.layers import torch_uniform
+from adarts_jax.nn.initial_weights import torch_uniform
 
 Pooled = Float[Array, "batch edge channel"]
 

@@ -6,6 +6,7 @@ weights is not, and compiles several times faster than k^2 reductions.
 """
 
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -77,29 +78,33 @@ def _grouped(
     )
 
 
-def _same_size(kernels: Kernels) -> Float[Array, "op k k channel"]:
-    """Embed every filter in the largest one's frame; zeros change nothing."""
+def _weights_per_tap(kernels: Kernels) -> list[Float[Array, "op 1 1 1 channel"]]:
+    """Return the taps, row by row, of all filters in the largest one's frame."""
     largest = max(kernel.shape[0] for kernel in kernels)
     margins = [(largest - kernel.shape[0]) // 2 for kernel in kernels]
-    return jnp.stack(
+    weights = jnp.stack(
         [
-            jnp.pad(kernel, ((m, m), (m, m), (0, 0)))
+            jnp.pad(kernel, ((m, m), (m, m), (0, 0)))  # zeros change nothing
             for kernel, m in zip(kernels, margins, strict=True)
         ]
     )
+    weights = weights.reshape(len(kernels), largest**2, 1, 1, -1)
+    return [lax.slice_in_dim(weights, t, t + 1, axis=1) for t in range(largest**2)]
 
 
-def _tap_weights(
-    weights: Float[Array, "op k k channel"], i: int, j: int
-) -> Float[Array, "op 1 1 1 channel"]:
-    ops, _, _, channels = weights.shape
-    tap = lax.slice(weights, (0, i, j, 0), (ops, i + 1, j + 1, channels))
-    return tap.reshape(ops, 1, 1, 1, channels)
+def _window(
+    x: Stacked, top: int, left: int, size: tuple[int, int]
+) -> Float[Array, "op batch height width channel"]:
+    ops, batch, _, _, channels = x.shape
+    end = (ops, batch, top + size[0], left + size[1], channels)
+    return lax.slice(x, (0, 0, top, left, 0), end)
 
 
-def _shift_and_add(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
-    weights = _same_size(kernels)
-    k = weights.shape[1]
+# Layers of one shape share one trace; compiled, the call is inlined.
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _sum_of_taps(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
+    weights = _weights_per_tap(kernels)
+    k = math.isqrt(len(weights))
     height, width = (windows.output_size(n, k, stride, dilation) for n in x.shape[2:4])
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
     padded = windows.pad_axis(x, 2, padding, stride * (height + reach))
@@ -114,18 +119,20 @@ def _shift_and_add(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> 
             a, b = i * dilation, j * dilation
             phase = phases[a % stride][b % stride]
             top, left = a // stride, b // stride
-            tap = phase[:, :, top : top + height, left : left + width]
-            part = tap * _tap_weights(weights, i, j)
+            tap = _window(phase, top, left, (height, width))
+            part = tap * weights[i * k + j]
             total = part if total is None else total + part
     assert total is not None
     return total.astype(x.dtype)
 
 
-_shifted = jax.custom_vjp(_shift_and_add, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
+    return _sum_of_taps(x, kernels, stride, dilation)
 
 
 def _shifted_forward(x, kernels, stride, dilation):
-    return _shift_and_add(x, kernels, stride, dilation), (x, kernels)
+    return _sum_of_taps(x, kernels, stride, dilation), (x, kernels)
 
 
 def _shifted_backward(stride, dilation, residuals, g):
@@ -179,7 +186,6 @@ def _loop_over_taps(x, g, k, stride, dilation):
 _shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
-# Layers of one shape share one trace; compiled, the call is inlined.
 _traced_once = jax.jit(_shifted, static_argnums=(2, 3))
 
 
@@ -190,9 +196,9 @@ def _input_gradient(
     if stride == 1:
         flipped = tuple(kernel[::-1, ::-1] for kernel in kernels)
         # Not `_shifted`: a gradient with a rule of its own has no forward derivative.
-        return _shift_and_add(g, flipped, 1, dilation)
-    weights = _same_size(kernels)
-    k = weights.shape[1]
+        return _sum_of_taps(g, flipped, 1, dilation)
+    weights = _weights_per_tap(kernels)
+    k = math.isqrt(len(weights))
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
     spread = ((0, 0), (0, 0), (reach, reach), (reach, reach), (0, 0))
     padded = lax.optimization_barrier(jnp.pad(g, spread))
@@ -204,8 +210,8 @@ def _input_gradient(
             for j in (j for j in range(k) if (j * dilation) % stride == q):
                 top = reach - (i * dilation) // stride
                 left = reach - (j * dilation) // stride
-                tap = padded[:, :, top : top + height, left : left + width]
-                total = total + tap * _tap_weights(weights, i, j)
+                tap = _window(padded, top, left, (height, width))
+                total = total + tap * weights[i * k + j]
         return total
 
     rows = [

@@ -6,34 +6,19 @@ side by side (edge-major), and no channel of one edge ever meets another edge's.
 single layer of a derived network is the case of one operation and one edge.
 """
 
-import math
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from adarts_jax.nn.batch_norm import BatchNorm
 from adarts_jax.nn.depthwise import depthwise_conv
+from adarts_jax.nn.initial_weights import torch_uniform
 
 Images = Float[Array, "*op batch height width channel"]
 
 # Up to this many channels one product with a block-diagonal matrix beats a batch of
 # small products, zeros included (measured on CPU, docs/performance.md).
 BLOCK_DIAGONAL_CHANNELS = 128
-
-
-def torch_uniform(fan_in: int) -> Callable[..., Array]:
-    """PyTorch's default initialisation: uniform within ``1 / sqrt(fan_in)``."""
-    bound = 1 / math.sqrt(fan_in)
-
-    def init(
-        key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
-    ) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 def pointwise(x: Images, kernel: Float[Array, "op edge i o"]) -> Images:

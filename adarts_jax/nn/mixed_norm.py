@@ -85,6 +85,8 @@ def normalized_sum(
     return _forward(parts, weights, epsilon)[0]
 
 
+# Mixed operations of one shape share one trace; compiled, the call is inlined.
+@functools.partial(jax.jit, static_argnums=2)
 def _forward(parts, weights, epsilon):
     mean, var = (
         jnp.concatenate(rows) for rows in zip(*map(moments, parts), strict=True)

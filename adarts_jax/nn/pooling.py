@@ -11,7 +11,7 @@ import operator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int8
 
 from adarts_jax.nn import windows
 
@@ -72,10 +72,15 @@ def _covers(sizes: Sizes, tap: int) -> Bool[np.ndarray, "op 1 1 1 1"]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_along(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
-    return _max_forward(x, axis, sizes, stride)[0]
+    return _first_maximum(x, axis, sizes, stride)[0]
 
 
-def _max_forward(x, axis, sizes, stride):
+# Layers of one shape share one trace, here and below; compiled, calls are inlined.
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _first_maximum(
+    x: Stacked, axis: int, sizes: Sizes, stride: int
+) -> tuple[Stacked, Int8[Array, "op batch height width channel"]]:
+    """Return the maximum and the tap it is at."""
     taps = windows.taps(x, axis, window=max(sizes), stride=stride, value=-jnp.inf)
     shape = (len(sizes), *taps[0].shape[1:])
     best = jnp.full(shape, -jnp.inf, x.dtype)
@@ -84,6 +89,11 @@ def _max_forward(x, axis, sizes, stride):
         better = (tap > best) & _covers(sizes, t)
         best = jnp.where(better, tap, best)
         winner = jnp.where(better, jnp.int8(t), winner)
+    return best, winner
+
+
+def _max_forward(x, axis, sizes, stride):
+    best, winner = _first_maximum(x, axis, sizes, stride)
     return best, (winner, x.shape[0], x.shape[axis])
 
 
@@ -103,18 +113,21 @@ def _max_backward(axis, sizes, stride, residuals, g):
 _max_along.defvjp(_max_forward, _max_backward)
 
 
-def _add_taps(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _sum_along(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
+    return _sum_of_windows(x, axis, sizes, stride)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _sum_of_windows(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
     taps = windows.taps(x, axis, window=max(sizes), stride=stride)
     parts = [tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps)]
     return functools.reduce(operator.add, parts)
 
 
-_sum_along = jax.custom_vjp(_add_taps, nondiff_argnums=(1, 2, 3))
-
-
 def _sum_forward(x, axis, sizes, stride):
     # Not `_sum_along`, which has no forward derivative of its own.
-    return _add_taps(x, axis, sizes, stride), (x.shape[0], x.shape[axis])
+    return _sum_of_windows(x, axis, sizes, stride), (x.shape[0], x.shape[axis])
 
 
 def _sum_backward(axis, sizes, stride, residuals, g):
