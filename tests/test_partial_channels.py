@@ -91,9 +91,9 @@ def attended(variables, attention, state, op_weights, row):
     """Attention times state of one edge, by the attention module alone."""
     params = variables["params"]["attention"]
     mine = jax.tree.map(lambda leaf: leaf[row : row + 1], params)
-    mean, maximum = (pooled[:, None] for pooled in pool_state(state))
+    mean, maximum = (pooled[None] for pooled in pool_state(state))
     factor = attention().apply({"params": mine}, mean, maximum, op_weights)
-    return state * factor[:, None, None, 0]
+    return state * factor[0, :, None, None]
 
 
 @pytest.mark.parametrize("attention", [AlphaAttention, MlpAttention])

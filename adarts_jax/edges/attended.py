@@ -62,38 +62,38 @@ class AttendedEdges(nn.Module):
         channels = states[0].shape[-1]
         attention = self._attention(states, cell_weights.op)
         indices = partial_channels.top_channels(
-            attention.sum(0), channels // self.channel_divisor
+            attention.sum(1), channels // self.channel_divisor
         )
         self._record(attention, indices)
         picked = partial_channels.selection_matrix(indices, channels)
         weights = flow.take_rows(self.wave, cell_weights.edge)
-        factor = jnp.einsum("bec,ekc->bek", attention, picked, precision="highest")
-        factor = factor.reshape(factor.shape[0], 1, 1, -1)
+        factor = jnp.einsum("ebc,ekc->ebk", attention, picked, precision="highest")
+        factor = jnp.concatenate(list(factor), axis=-1)[:, None, None]
         mixed = MixedOp(self.primitives, self.wave.size, self.stride, name="ops")(
             selection.select(self.wave, states, picked) * factor,
             flow.take_rows(self.wave, cell_weights.op),
             train=train,
         )
-        kept = attention * ((1 - picked.sum(1)) * weights[:, None])[None]
+        kept = attention * ((1 - picked.sum(1)) * weights[:, None])[:, None]
         return selection.put_back(
             self.wave, states, mixed, picked, weights, kept, stride=self.stride
         )
 
     def _attention(
         self, states: tuple[Images, ...], op_weights: Float[Array, "all_edges op"]
-    ) -> Float[Array, "batch edge channel"]:
+    ) -> Float[Array, "edge batch channel"]:
         pooled = [pool_state(x) for x in states]
         mean, maximum = (
-            jnp.stack([pooled[s][i] for s in self.wave.edge_sources], axis=1)
+            jnp.stack([pooled[s][i] for s in self.wave.edge_sources], axis=0)
             for i in (0, 1)
         )
         return self.attention(name="attention")(mean, maximum, op_weights)
 
     def _record(
         self,
-        attention: Float[Array, "batch edge channel"],
+        attention: Float[Array, "edge batch channel"],
         indices: Float[Array, "edge selected"],
     ) -> None:
-        tied = partial_channels.all_tied(attention.sum(0)).sum()
+        tied = partial_channels.all_tied(attention.sum(1)).sum()
         self.sow("intermediates", "selected_channels", indices)
         self.sow("intermediates", "tied_edges", tied)

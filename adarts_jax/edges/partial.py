@@ -60,7 +60,7 @@ class PartialEdges(nn.Module):
         if self.channel_choice == "random":
             picked = self._draw(states[0].shape[-1], train=train)
             y = mixed(selection.select(self.wave, states, picked), op, train=train)
-            kept = ((1 - picked.sum(1)) * edge[:, None])[None]
+            kept = ((1 - picked.sum(1)) * edge[:, None])[:, None]
             return selection.put_back(
                 self.wave, states, y, picked, edge, kept, stride=self.stride
             )

@@ -33,7 +33,7 @@ def put_back(
     mixed: Images,
     picked: Picked,
     weights: Float[Array, " edge"],
-    kept: Float[Array, "batch edge channel"],
+    kept: Float[Array, "edge batch channel"],
     *,
     stride: int,
 ) -> list[Images]:
@@ -64,6 +64,6 @@ def put_back(
         for e in range(wave.size):
             if wave.edge_targets[e] == t:
                 source = base[wave.edge_sources[e]]
-                total = total + source * kept[:, None, None, e]
+                total = total + source * kept[e, :, None, None]
         sums.append(total)
     return sums

@@ -1,4 +1,8 @@
-"""Attention over the channels of a state, one small network per edge."""
+"""Attention over the channels of a state, one small network per edge.
+
+Arrays are edge-major, so that the networks of all edges are one batched product as
+they lie in memory.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +11,7 @@ from jaxtyping import Array, Float
 
 from adarts_jax.nn.initial_weights import torch_uniform
 
-Pooled = Float[Array, "batch edge channel"]
+Pooled = Float[Array, "edge batch channel"]
 
 
 def pool_state(
@@ -60,16 +64,16 @@ class AlphaAttention(nn.Module):
     def __call__(
         self, mean: Pooled, maximum: Pooled, op_weights: Float[Array, "all_edges op"]
     ) -> Pooled:
-        """Return one factor in (0, 1) per image, edge and channel."""
-        edges, channels = mean.shape[1:]
+        """Return one factor in (0, 1) per edge, image and channel."""
+        edges, _, channels = mean.shape
         ops = op_weights.shape[1]
         fc1 = self.param("fc1", torch_uniform(2 * channels), (edges, 2 * channels, ops))
         fc2 = self.param("fc2", torch_uniform(ops), (edges, ops, channels))
         hidden = jnp.einsum(
-            "bec,eco->beo", jnp.concatenate([mean, maximum], axis=-1), fc1
+            "ebc,eco->ebo", jnp.concatenate([mean, maximum], axis=-1), fc1
         )
         hidden = nn.relu(hidden @ (op_weights.T @ op_weights))
-        return nn.sigmoid(jnp.einsum("beo,eoc->bec", hidden, fc2))
+        return nn.sigmoid(jnp.einsum("ebo,eoc->ebc", hidden, fc2))
 
 
 class MlpAttention(nn.Module):
@@ -85,15 +89,15 @@ class MlpAttention(nn.Module):
     def __call__(
         self, mean: Pooled, maximum: Pooled, op_weights: Float[Array, "all_edges op"]
     ) -> Pooled:
-        """Return one factor in (0, 1) per image, edge and channel."""
+        """Return one factor in (0, 1) per edge, image and channel."""
         del op_weights
-        edges, channels = mean.shape[1:]
+        edges, _, channels = mean.shape
         hidden = channels // 2
         fc1 = self.param("fc1", torch_uniform(channels), (edges, channels, hidden))
         fc2 = self.param("fc2", torch_uniform(hidden), (edges, hidden, channels))
 
         def mlp(v: Pooled) -> Pooled:
-            inner = nn.relu(jnp.einsum("bec,ech->beh", v, fc1))
-            return jnp.einsum("beh,ehc->bec", inner, fc2)
+            inner = nn.relu(jnp.einsum("ebc,ech->ebh", v, fc1))
+            return jnp.einsum("ebh,ehc->ebc", inner, fc2)
 
         return nn.sigmoid(mlp(mean) + mlp(maximum))

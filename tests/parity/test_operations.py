@@ -154,17 +154,17 @@ def check_channel_attention(golden: Golden) -> None:
     def run(x, alphas, weights, cotangent):
         def apply(x, alphas, weights):
             params = {name: w.swapaxes(1, 2) for name, w in weights.items()}
-            mean, maximum = (pooled[:, None] for pooled in pool_state(x))
+            mean, maximum = (pooled[None] for pooled in pool_state(x))
             return AlphaAttention().apply(
                 {"params": params}, mean, maximum, op_weights(alphas)
             )
 
         y, backward = jax.vjp(apply, x, alphas, weights)
-        return y, backward(cotangent[:, None])
+        return y, backward(cotangent[None])
 
     cotangent = jnp.asarray(golden[f"{group}/cotangent"][:, :, 0, 0])
     y, (to_x, to_alphas, to_weights) = run(x, alphas, weights, cotangent)
-    close(y[:, 0], golden[f"{group}/out"][:, :, 0, 0], "out")
+    close(y[0], golden[f"{group}/out"][:, :, 0, 0], "out")
     gradients = {"x": to_x, "alphas": to_alphas}
     gradients |= {f"{name}.weight": to_weights[name][0] for name in weights}
     for name, ours in gradients.items():
