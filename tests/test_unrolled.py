@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 
 import adarts_jax as aj
 from adarts_jax.architecture import ArchitectureParams
@@ -103,6 +104,7 @@ def direct_gradient(network: Any, state: SearchState) -> Any:
         return cross_entropy(logits, batch[1])
 
     trace: Any = state.weight_opt_state[-1]
+    momentum = ravel_pytree(state.params)[1](trace.trace)
 
     def behind_a_step(arch: Any) -> jax.Array:
         gradient = jax.grad(loss)(state.params, arch, draw_batch(10))
@@ -110,7 +112,7 @@ def direct_gradient(network: Any, state: SearchState) -> Any:
             lambda p, g, b: p - ETA * (MOMENTUM * b + g + DECAY * p),
             state.params,
             gradient,
-            trace.trace,
+            momentum,
         )
         return loss(params, arch, draw_batch(11))
 

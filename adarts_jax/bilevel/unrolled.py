@@ -16,7 +16,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from flax import struct
 from jax import lax
@@ -24,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.gradients import Batch, Gradients, first_order, loss_of
-from adarts_jax.bilevel.optimizers import Optimizers, descend
+from adarts_jax.bilevel.optimizers import Optimizers, descend, global_norm
 from adarts_jax.bilevel.steps import (
     ARCHITECTURE,
     QUANTITIES,
@@ -250,13 +249,13 @@ def _architecture_step(
         lambda direct, h: direct - rate * h, state.unrolling.direct, product
     )
     state = _hand_on(state, None, direct=gradient)
-    norm = optax.global_norm(gradient)
+    norm = global_norm(gradient)
     values = _nothing().at[QUANTITIES.index("gradient_norm")].set(norm)
     return update_architecture(state, gradient, optimizers, architecture_rate), values
 
 
 def _radius(direction: Point) -> Float[Array, ""]:
-    return RADIUS / optax.global_norm(direction)
+    return RADIUS / global_norm(direction)
 
 
 def _shift(state: SearchState, direction: Point, sign: int) -> Point:
