@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adarts_jax.nn import initial_weights, layers, pooling
+from adarts_jax.nn import layers, pooling
 from adarts_jax.nn.batch_norm import BatchNorm
 from adarts_jax.nn.depthwise import Lowering, depthwise_conv
 from adarts_jax.nn.mixed_norm import NormalizedSum
@@ -266,16 +266,6 @@ def test_pointwise_ways_agree(ops, monkeypatch):
         for e, edge in enumerate(edges)
     ]
     assert_near(results[0][0], np.concatenate(want, axis=-1))
-
-
-@pytest.mark.parametrize("fan_in", [1, 25, 400])
-def test_torch_uniform_fills_its_interval(fan_in):
-    values = initial_weights.torch_uniform(fan_in)(jax.random.key(1), (4000,))
-    bound = fan_in**-0.5
-    assert np.abs(values).max() <= bound
-    assert values.max() > 0.99 * bound
-    assert values.min() < -0.99 * bound
-    assert abs(values.mean()) < 0.05 * bound
 
 
 def test_layers_are_initialised_like_torch():

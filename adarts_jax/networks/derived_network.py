@@ -19,6 +19,7 @@ from adarts_jax.networks.auxiliary import AuxiliaryHead, Classifier
 from adarts_jax.networks.derived_cell import DerivedCell
 from adarts_jax.networks.stem import CifarStem, ImageNetStem, choose_stem
 from adarts_jax.nn.drop_path import draw_path_scales
+from adarts_jax.nn.initial_weights import draw_together
 from adarts_jax.space import topology
 from adarts_jax.space.cost import DERIVED_STEM_MULTIPLIER
 from adarts_jax.space.genotype import Genotype
@@ -198,8 +199,7 @@ def init_variables(
 ) -> PyTree:
     """Draw ``{"params": ..., "batch_stats": ...}``, auxiliary head included.
 
-    Best called outside of ``jit``: only the draws are run, one small program per shape
-    of a parameter. One program with all draws takes several times longer to compile.
+    Best called outside of ``jit``: then nothing is compiled but one draw.
 
     Args:
       network: the network.
@@ -207,7 +207,7 @@ def init_variables(
       image_shape: height, width, channels.
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return network.lazy_init(key, images, train=True)
+    return draw_together(lambda key: network.lazy_init(key, images, train=True), key)
 
 
 def variable_shapes(

@@ -12,17 +12,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 
 class _Supply:
     """Numbers in [-1, 1) that are handed out in turn."""
 
-    def __init__(self, numbers: Float[Array, " total"] | None):
+    def __init__(self, numbers: Float[Array | np.ndarray, " total"] | None):
         self.numbers = numbers
         self.used = 0
 
-    def take(self, shape: tuple[int, ...]) -> Array:
+    def take(self, shape: tuple[int, ...]) -> Array | np.ndarray:
         start, self.used = self.used, self.used + math.prod(shape)
         if self.numbers is None:  # only counting
             return jnp.zeros(shape)
@@ -43,7 +45,7 @@ def torch_uniform(fan_in: int) -> Callable[..., Array]:
     ) -> Array:
         supply = _supply.get()
         if supply is not None:
-            return (bound * supply.take(shape)).astype(dtype)
+            return jnp.asarray(bound * supply.take(shape), dtype)
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
@@ -65,6 +67,8 @@ def draw_together(
     with _drawing_from(counter):
         jax.eval_shape(init, key, *arguments)
     numbers = jax.random.uniform(key, (counter.used,), minval=-1, maxval=1)
+    if not isinstance(numbers, Tracer):
+        numbers = np.asarray(numbers)  # cut on the host, not by 150 small programs
     with _drawing_from(_Supply(numbers)):
         return init(key, *arguments)
 
