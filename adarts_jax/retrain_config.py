@@ -150,6 +150,36 @@ class RetrainConfig(TrainingConfig):
     """of everything random in the run"""
 
 
+class SelectDataConfig(RetrainDataConfig):
+    """Images and how they are divided, augmented and normalised."""
+
+    held_out_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """share of the training images that is not trained on but ranks the genotypes"""
+    test_split: None = None
+    """none: a selection sees no test image"""
+
+
+class SelectConfig(TrainingConfig):
+    """Several genotypes trained briefly, ranked on held-out training images.
+
+    The selection of DARTS and Att-DARTS. The defaults are configs/select_digits.toml.
+    """
+
+    genotypes: tuple[str, ...] = ()
+    """published names, files, or folders of search runs"""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1)
+    """each genotype is trained once with each, such as 0,1,2"""
+    epochs: Count = 10
+    """passes over the training images"""
+    data: SelectDataConfig = SelectDataConfig()
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ, such as 0,1,2")
+        return self
+
+
 def _check_epochs(config: TrainingConfig) -> None:
     weights, epochs = config.weights, config.epochs
     if weights.min_learning_rate > weights.learning_rate:

@@ -102,7 +102,8 @@ def parse(
     recipe = recipe or _saved_config(run)
     values = {} if recipe is None else read_recipe(recipe)
     for name, text in given.items():
-        put(values, name, from_text(text, fields[name]))
+        is_many = isinstance(text, list)  # of an argument that may be repeated
+        put(values, name, text if is_many else from_text(text, fields[name]))
     try:
         return model.model_validate(values), run
     except ValidationError as error:
@@ -144,7 +145,10 @@ def _add_fields(
     groups = {"": parser.add_argument_group("general")}
     for name, field in leaves(model):
         if name in positional:
-            parser.add_argument(name, help=help_text(field))
+            is_many = tuple in members(field.annotation)
+            many: dict[str, Any] = {"nargs": "*", "default": argparse.SUPPRESS}
+            kind = many if is_many else {}
+            parser.add_argument(name, help=help_text(field), **kind)
             continue
         group, _, _ = name.rpartition(".")
         if group not in groups:
@@ -160,13 +164,15 @@ def _add_fields(
 
 def _read_arguments(
     parser: _Parser, argv: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parse, and refuse unknown options with the closest known one.
 
     Returns:
-      Options of the run by name, and texts by dotted field name; only those given.
+      Options of the run by name, and texts by dotted field name (a list of them for an
+      argument that may be repeated); only those given.
     """
-    namespace, unknown = parser.parse_known_args(argv)
+    # Intermixed: arguments may stand before and after options.
+    namespace, unknown = parser.parse_known_intermixed_args(argv)
     for arg in unknown:
         if arg.startswith("-"):
             name = arg.partition("=")[0]

@@ -18,7 +18,7 @@ from adarts_jax.errors import UserError
 from adarts_jax.networks.derived_network import DerivedNetwork, derived_network
 from adarts_jax.retrain_config import RetrainConfig
 from adarts_jax.space.genotype import Genotype
-from adarts_jax.space.published import find_genotype
+from adarts_jax.space.published import find_genotype, is_genotype_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def resolve_genotype(config: RetrainConfig) -> RetrainConfig:
       UserError: no such genotype, or not a valid one.
     """
     text = config.genotype
-    is_text = text.lstrip().startswith(("Genotype", "{"))
+    is_text = is_genotype_text(text)
     genotype = Genotype.parse(text) if is_text else find_genotype(text)
     return config.model_copy(update={"genotype": genotype.to_text()})
 

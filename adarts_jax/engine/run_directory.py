@@ -25,7 +25,8 @@ except ImportError:  # Windows: no lock
 _OWN = (
     *("config.json", "manifest.json", "metrics.jsonl", "splits.json", "checkpoints"),
     *("genotypes", "genotype.json", "architecture.npz", "cells", "report.html"),
-    *("model", "model_selected", "summary.json"),
+    *("model", "model_selected", "summary.json", "candidates.json", "trainings"),
+    *("selection.json", "table.txt"),
     *("*.svg", "*.png", ".*.tmp"),
 )
 
@@ -89,6 +90,15 @@ class RunDirectory:
     def summary(self) -> Path:
         """What a training came to; written last."""
         return self.path / "summary.json"
+
+    @property
+    def candidates(self) -> Path:
+        """Genotypes of a selection, by name."""
+        return self.path / "candidates.json"
+
+    def training(self, name: str, seed: int) -> "RunDirectory":
+        """One training of a selection."""
+        return RunDirectory(self.path / "trainings" / f"{name}-seed{seed}")
 
     def epoch_genotype(self, epoch: int) -> Path:
         """Genotype at the end of an epoch."""
@@ -154,11 +164,7 @@ def check_config(
     Raises:
       UserError: a field differs; the message shows saved and asked values.
     """
-    try:
-        saved = json.loads(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {str(run.config)!r}: {error}") from error
-    old, new = dict(_flat(saved)), dict(_flat(config))
+    old, new = dict(_flat(read_json(run.config))), dict(_flat(config))
     changes = [
         f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
@@ -169,6 +175,21 @@ def check_config(
             f"--resume: the run in {str(run.path)!r} has another config ("
             f"{', '.join(changes)}); leave these options out, or start a new run"
         )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a run wrote.
+
+    Raises:
+      UserError: it cannot be read, or is something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{str(path)!r} does not hold a JSON object")
+    return value
 
 
 @contextlib.contextmanager

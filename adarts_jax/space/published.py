@@ -288,6 +288,11 @@ def find_genotype(name_or_file: str | Path) -> Genotype:
         raise UserError(f"{error} (and there is no such file)") from None
 
 
+def is_genotype_text(text: str) -> bool:
+    """Return whether a text is a genotype itself, and no name or file of one."""
+    return text.lstrip().startswith(("Genotype", "{"))
+
+
 def _key(name: str) -> str:
     key = name.strip().lower().replace("-", "_")
     return ALIASES.get(key, key)

@@ -9,12 +9,13 @@ from pydantic import ValidationError
 from adarts_jax.cli.fields import leaves
 from adarts_jax.cli.recipes import read_recipe
 from adarts_jax.engine.retrain_setup import epoch_pace, learning_rate
-from adarts_jax.retrain_config import RetrainConfig
+from adarts_jax.retrain_config import RetrainConfig, SelectConfig
 from adarts_jax.space.published import find_genotype
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("retrain_*.toml"))
-FIELDS = dict(leaves(RetrainConfig))
+SELECTIONS = sorted((ROOT / "configs").glob("select_*.toml"))
+FIELDS = dict(leaves(SelectConfig)) | dict(leaves(RetrainConfig))
 
 
 def load(name, **changes):
@@ -43,12 +44,16 @@ def test_every_field_has_a_help_text(name):
 
 def test_defaults_are_the_digits_recipe():
     assert load("retrain_digits") == make()
+    recipe = read_recipe(ROOT / "configs" / "select_digits.toml")
+    assert SelectConfig.model_validate(recipe) == SelectConfig()
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*RECIPES, *SELECTIONS], ids=lambda path: path.stem)
 def test_recipes_are_valid_and_introduced(path):
-    config = load(path.stem)
-    find_genotype(config.genotype)
+    if path in RECIPES:
+        find_genotype(load(path.stem).genotype)
+    else:
+        SelectConfig.model_validate(read_recipe(path))
     text = path.read_text("utf-8")
     header = text[: text.index("\n\n")]
     assert all(line.startswith("#") for line in header.splitlines())
