@@ -1,5 +1,6 @@
 """Attention-based differentiable architecture search in JAX/Flax: the public names."""
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from adarts_jax.space.genotype import Genotype as Genotype
 from adarts_jax.space.published import PUBLISHED as published  # noqa: N811
 
 if TYPE_CHECKING:
-    from adarts_jax.engine.search_loop import SearchResult
+    from adarts_jax import search as search
     from adarts_jax.model_directory import Model
 
 __all__ = [
@@ -61,15 +62,15 @@ def init_architecture(
     return find_method(method).init_architecture(key, initialization=initialization)
 
 
-def search(config: Any, **options: Any) -> "SearchResult":
-    """Run a whole search; see ``adarts_jax.engine.search_loop.search``."""
-    from adarts_jax.engine.search_loop import search as run
-
-    return run(config, **options)
-
-
 def load_model(directory: str, **options: Any) -> "Model":
     """Read a model directory; see ``adarts_jax.model_directory.load_model``."""
     from adarts_jax.model_directory import load_model as load
 
     return load(directory, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the search, which needs much more than the rest, on first use."""
+    if name == "search":
+        return importlib.import_module("adarts_jax.search")
+    raise AttributeError(f"module 'adarts_jax' has no attribute '{name}'")

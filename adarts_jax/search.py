@@ -5,7 +5,9 @@ python -m adarts_jax.search [--config FILE.toml] [--out DIR] [--resume] ...
 
 import json
 import sys
+import types
 from collections.abc import Sequence
+from typing import Any
 
 from adarts_jax import cli
 from adarts_jax.config import SearchConfig
@@ -42,6 +44,20 @@ def _search(argv: Sequence[str]) -> None:
         **{name: last[name] for name in ("weight/accuracy", "architecture/accuracy")},
     }
     sys.stdout.write(json.dumps(summary) + "\n")
+
+
+class _CallableProgram(types.ModuleType):
+    """This module, called: ``aj.search(config)`` runs a whole search."""
+
+    def __call__(
+        self, config: SearchConfig, **options: Any
+    ) -> search_loop.SearchResult:
+        """Run a search; see ``adarts_jax.engine.search_loop.search``."""
+        return search_loop.search(config, **options)
+
+
+# Package and function would otherwise fight for the name `adarts_jax.search`.
+sys.modules[__name__].__class__ = _CallableProgram
 
 
 if __name__ == "__main__":
