@@ -6,6 +6,7 @@ they agree. Logits come to the host; the scores are plain NumPy.
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -110,6 +111,7 @@ def compile_evaluator(
     *,
     batch_size: int,
     normalization: Normalization | None,
+    for_one_call: bool = False,
 ) -> Evaluator:
     """Compile a network for the images of a split.
 
@@ -120,11 +122,20 @@ def compile_evaluator(
         images that are normalised already.
       batch_size: images per call; no more than there are.
       normalization: of pixels; None for images that are normalised already.
+      for_one_call: whether a single batch is all there will ever be; on a CPU hardly
+        any optimization is then quicker in the end.
     """
     size = min(batch_size, len(images))
     batch = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
-    step = partial(evaluation_step, network=network, normalization=normalization)
-    return Evaluator(devices.compile_ahead(jax.jit(step), variables, batch), size)
+    step = jax.jit(
+        partial(evaluation_step, network=network, normalization=normalization)
+    )
+    if not for_one_call:
+        return Evaluator(devices.compile_ahead(step, variables, batch), size)
+    start = time.perf_counter()
+    call = devices.compile_quickly(step.trace(variables, batch))
+    program = devices.Program(call, time.perf_counter() - start, memory_bytes=None)
+    return Evaluator(program, size)
 
 
 def evaluation_step(

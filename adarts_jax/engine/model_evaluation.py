@@ -184,6 +184,7 @@ def run_model(
             images,
             batch_size=batch_size,
             normalization=normalization,
+            for_one_call=len(images) <= batch_size,
         )
         start = time.perf_counter()
         logits = evaluator.logits(model.variables, images, progress=progress)

@@ -19,7 +19,11 @@ from adarts_jax.networks.derived_network import DerivedNetwork
 from adarts_jax.torch_weights.layouts import plain_names
 from adarts_jax.torch_weights.reader import import_torch
 
-TOLERANCE = 1e-4  # largest difference, as a share of the largest value
+# Largest difference, as a share of the largest value. Batch statistics divide by
+# standard deviations of few values, which lets rounding grow.
+TOLERANCE = 1e-4
+BATCH_STATISTICS_TOLERANCE = 1e-3
+EVALUATION_OUTPUT = "logits"
 BATCH = 50
 
 
@@ -58,11 +62,18 @@ class Verification:
     @property
     def passed(self) -> bool:
         """Whether every difference is one of rounding."""
-        return all(c.relative <= TOLERANCE for c in self.outputs.values())
+        return all(
+            output.relative <= tolerance(name) for name, output in self.outputs.items()
+        )
 
     def record(self) -> dict[str, Any]:
         """Return the numbers by name, as JSON holds them."""
         return {**dataclasses.asdict(self), "passed": self.passed}
+
+
+def tolerance(output: str) -> float:
+    """Return the largest relative difference that an output may have."""
+    return TOLERANCE if output == EVALUATION_OUTPUT else BATCH_STATISTICS_TOLERANCE
 
 
 def random_images(spec: ModelSpec, count: int) -> np.ndarray:
@@ -96,7 +107,7 @@ def verify(
         found = ours(model.variables, jnp.asarray(batch))
         for name, wanted in _their_outputs(reference, batch).items():
             pairs.setdefault(name, []).append((np.asarray(found[name]), wanted))
-    agree = [a.argmax(1) == b.argmax(1) for a, b in pairs["logits"]]
+    agree = [a.argmax(1) == b.argmax(1) for a, b in pairs[EVALUATION_OUTPUT]]
     return Verification(
         outputs={name: _compare(found) for name, found in pairs.items()},
         num_images=len(images),
@@ -112,10 +123,11 @@ def check_passed(verification: Verification | None) -> None:
     """
     if verification is None or verification.passed:
         return
-    worst = max(verification.outputs.items(), key=lambda item: item[1].relative)
+    found = verification.outputs
+    name = max(found, key=lambda name: found[name].relative / tolerance(name))
     raise VerificationFailed(
-        f"{worst[0]} differ by {worst[1].relative:.2g} of their largest value, more "
-        f"than {TOLERANCE:g}; the conversion is wrong, or the genotype is another one"
+        f"{name} differ by {found[name].relative:.2g} of their largest value, more "
+        f"than {tolerance(name):g}; the conversion is wrong, or one of the networks"
     )
 
 
@@ -127,7 +139,7 @@ def _our_outputs(
     (train_logits, auxiliary), _ = network.apply(
         variables, images, train=True, mutable=["batch_stats"]
     )
-    outputs = {"logits": logits, "train_logits": train_logits}
+    outputs = {EVALUATION_OUTPUT: logits, "train_logits": train_logits}
     return outputs if auxiliary is None else {**outputs, "auxiliary_logits": auxiliary}
 
 
@@ -137,7 +149,7 @@ def _their_outputs(reference: Any, images: np.ndarray) -> dict[str, np.ndarray]:
     with torch.no_grad():
         logits, _ = reference.eval()(batch)
         train_logits, auxiliary = reference.train()(batch)
-    outputs = {"logits": logits, "train_logits": train_logits}
+    outputs = {EVALUATION_OUTPUT: logits, "train_logits": train_logits}
     if auxiliary is not None:
         outputs["auxiliary_logits"] = auxiliary
     return {name: value.numpy() for name, value in outputs.items()}

@@ -23,6 +23,7 @@ from adarts_jax.torch_weights.tensor_outline import (
 
 # A network of 20 cells needs 54,000; more than this is an attempt to use up memory.
 MAX_INSTRUCTIONS = 400_000
+PROTOCOL = 2
 MAX_ARGUMENT = 64 * 2**10  # bytes of one text or number in the pickle
 
 _ORDERED_DICT = "collections.OrderedDict"
@@ -148,6 +149,8 @@ class _Walk:
         """Follow one instruction."""
         stack = self._stack
         match name:
+            case "PROTO" if arg != PROTOCOL:
+                _refuse(f"is a pickle of protocol {arg}, torch.save writes {PROTOCOL}")
             case "PROTO" | "STOP":
                 pass
             case "MARK":

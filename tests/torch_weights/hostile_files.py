@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,12 @@ def module_bytes(*, legacy: bool) -> bytes:
     return saved(torch.nn.Sequential(torch.nn.Linear(2, 2)), legacy=legacy)
 
 
+def quantized() -> bytes:
+    with warnings.catch_warnings(action="ignore"):
+        tensor = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
+        return saved({"w": tensor})
+
+
 def views_without_end() -> bytes:
     """Many names for the same megabyte."""
     base = torch.zeros(2**18)
@@ -100,7 +107,7 @@ def deep_nesting() -> bytes:
     return b"\x80\x02" + b")" + b"\x85" * 300_000 + b"."
 
 
-def make(folder: Path, marker: Path) -> dict[str, tuple[bytes, str]]:
+def make(marker: Path) -> dict[str, tuple[bytes, str]]:
     """Return name -> content and a part of the message that must follow."""
     payload = Payload(marker)
     expanded = torch.zeros(1).expand(1000, 1000, 1000)
@@ -113,7 +120,7 @@ def make(folder: Path, marker: Path) -> dict[str, tuple[bytes, str]]:
         "reduce beside": (saved(state_dict() | {"x": payload}), "asks for 'posix.s"),
         "legacy first": (pickle.dumps(payload, 2) + bytes(64), "asks for 'posix.sy"),
         "legacy late": (legacy_with_late_payload(marker), "asks for 'posix.system'"),
-        "protocol 4": (pickle.dumps(payload, 4) + bytes(64), "which torch.save does"),
+        "protocol 4": (pickle.dumps(payload, 4) + bytes(64), "of protocol 4"),
         "protocol 0": (pickle.dumps(payload, 0) + bytes(64), "is no file of torch"),
         "expanded": (saved({"w": expanded}), "more than once"),
         "expanded, legacy": (saved({"w": expanded}, legacy=True), "more than once"),
