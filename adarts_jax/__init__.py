@@ -1,7 +1,7 @@
 """Attention-based differentiable architecture search in JAX/Flax: the public names."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flax import linen as _nn
@@ -17,7 +17,7 @@ from adarts_jax.space.genotype import Genotype as Genotype
 from adarts_jax.space.published import PUBLISHED as published  # noqa: N811
 
 if TYPE_CHECKING:
-    from adarts_jax import search as search
+    from adarts_jax.engine.search_loop import SearchResult
     from adarts_jax.model_directory import Model
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
     "search_network",
     "torch_weights",
 ]
+
+
+search: "Callable[..., SearchResult]"  # the program of this name, see below
 
 
 def search_network(
