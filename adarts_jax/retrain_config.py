@@ -123,7 +123,7 @@ class EvaluationConfig(Settings):
 class TrainingConfig(Settings):
     """How a derived network is trained, whatever its genotype."""
 
-    epochs: Count = 40
+    epochs: Count = 30
     """passes over the training images"""
     batch_size: Count = 32
     """images per step"""

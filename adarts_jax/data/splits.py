@@ -173,7 +173,7 @@ def hold_out(
     """
     if limit is not None and not 2 <= limit <= num_examples:
         raise UserError(
-            f"limit={limit} images: choose from 2 to {num_examples}, the size of the "
+            f"num_examples={limit}: choose from 2 to {num_examples}, the size of the "
             "training set"
         )
     order = np.random.RandomState(seed).permutation(num_examples).astype(np.int32)

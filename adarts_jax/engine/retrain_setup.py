@@ -97,7 +97,7 @@ def prepare(
         seed=config.data.held_out_seed,
         limit=config.data.num_examples,
     )
-    what = "training images" if not len(held_out_indices) else "weight split"
+    what = "training set" if not len(held_out_indices) else "weight split"
     images.check_batch(len(weight_indices), config.batch_size, what)
     return Start(
         network,

@@ -117,8 +117,8 @@ def test_drop_path_rises_from_zero_and_never_quite_arrives():
             {"weights": {"min_learning_rate": 0.1}},
             ("weights.min_learning_rate = 0.1", "weights.learning_rate = 0.025"),
         ),
-        ({"weights": {"warmup_epochs": 40}}, ("weights.warmup_epochs = 40", "= 40")),
-        ({"weights": {"schedule_epochs": 39}}, ("schedule_epochs = 39", "none")),
+        ({"weights": {"warmup_epochs": 30}}, ("weights.warmup_epochs = 30", "= 30")),
+        ({"weights": {"schedule_epochs": 29}}, ("schedule_epochs = 29", "none")),
         ({"data": {"crop_size": 8}}, ("data.crop_size = 8", "data.pad = 1")),
         (
             {"data": {"color_jitter": (0, 0, 0, 0.6), "crop_size": 8, "pad": 0}},
