@@ -73,15 +73,6 @@ class PredictOptions(ModelOptions):
     """replace the file, if it exists"""
 
 
-class VerifyOptions(Settings):
-    """Which images are shown to both networks."""
-
-    num_images: Annotated[int, Field(ge=2)] = 16
-    """how many, from 2 on: noise, or the first ones of the split"""
-    split: str = "test"
-    """part of the data set, if there is one"""
-
-
 class ConvertOptions(Settings):
     """What both directions have in common."""
 
@@ -94,7 +85,10 @@ class ConvertOptions(Settings):
     verify: bool = False
     """afterwards run the project's own PyTorch network beside ours: largest difference
     of every output and agreement of predictions; exit 1 beyond 1e-4, relative"""
-    images: VerifyOptions = VerifyOptions()
+    num_images: Annotated[int, Field(ge=2)] = 16
+    """how many images are shown to both: noise, or the first ones of a split of data"""
+    split: str = "test"
+    """part of the data set, if one is given"""
     data: EvaluationData = EvaluationData()
 
 

@@ -67,6 +67,14 @@ def test_a_truth_value_may_stand_alone(argv, flip, seed):
     assert (config.data.flip, config.seed) == (flip, seed)
 
 
+def test_a_tuple_may_have_one_member():
+    class Model(BaseModel):
+        mean: tuple[float, ...] | None = (1.0, 2.0)
+
+    assert parse("--mean", "0.5", model=Model)[0].mean == (0.5,)
+    assert parse("--mean", "none", model=Model)[0].mean is None
+
+
 def test_a_lone_truth_value_leaves_the_next_argument_alone():
     class Model(BaseModel):
         file: str

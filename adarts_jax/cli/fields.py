@@ -55,7 +55,7 @@ def from_text(text: str, field: FieldInfo) -> Any:
     kinds = list(members(field.annotation))
     if text.lower() == "none" and type(None) in kinds:
         return None
-    if tuple in kinds and ("," in text or len(kinds) == 1):
+    if tuple in kinds and ("," in text or not set(kinds) - {tuple, type(None)}):
         return [part.strip() for part in text.split(",")]
     return text
 

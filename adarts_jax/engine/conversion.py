@@ -96,9 +96,10 @@ def build_model(
         variables = torch_weights.derived_variables(state_dict, spec.make_network())
     except StateDictMismatchError as error:
         fitting = fitting_genotypes(state_dict, size, PUBLISHED)
-        hint = f"published genotypes that fit: {', '.join(fitting) or 'none'}"
         raise StateDictMismatchError(
-            f"{error} (inferred: {_describe(size)}; {hint})", error.table
+            error.table,
+            reason=f"the state dict ({_describe(size)}) is not that of this genotype",
+            way_out=f"published genotypes that fit: {', '.join(fitting) or 'none'}",
         ) from None
     return Model(spec.make_network(), jax.tree.map(jnp.asarray, variables), spec)
 

@@ -1,6 +1,5 @@
 """One conversion from file to file: check, convert, write, compare."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from adarts_jax.data.augment import normalize
 from adarts_jax.engine import conversion, files, verification
+from adarts_jax.engine.console import Console
 from adarts_jax.engine.model_evaluation import load_images
 from adarts_jax.engine.verification import Verification
 from adarts_jax.errors import UserError
@@ -20,8 +20,6 @@ from adarts_jax.model_spec import ModelSpec
 from adarts_jax.space.published import find_genotype
 from adarts_jax.torch_weights.layouts import StateDictMismatchError
 from adarts_jax.torch_weights.reader import read_state_dict
-
-_logger = logging.getLogger(__name__)
 
 
 def from_torch(options: FromTorchOptions) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def from_torch(options: FromTorchOptions) -> dict[str, Any]:
     try:
         if name is None:
             name = conversion.choose_genotype(state_dict)
-            _logger.warning("of the published genotypes only %r fits: used", name)
+            Console().say(f"genotype {name}: the only published one that fits")
         model = conversion.build_model(
             state_dict, find_genotype(name), images, source=file
         )
@@ -80,10 +78,7 @@ def to_torch(options: ToTorchOptions) -> dict[str, Any]:
 def _with_table(error: StateDictMismatchError, table: str | None) -> UserError:
     """Write the whole table where it is wanted, else say how to get it."""
     if table is None:
-        return UserError(
-            f"{error}; --table FILE writes all {len(error.table)} entries, another "
-            "--genotype may fit"
-        )
+        return UserError(f"{error}; --table FILE writes all {len(error.table)} entries")
     rows = [("what", "entry", "shape found", "shape expected"), *error.table]
     try:
         files.write_text(Path(table), "".join("\t".join(row) + "\n" for row in rows))
@@ -96,14 +91,13 @@ def _images_to_show(options: ConvertOptions, spec: ModelSpec) -> np.ndarray | No
     """Return normalised images for the comparison, None where none is wanted."""
     if not options.verify:
         return None
-    count = options.images.num_images
+    verification.check_reference(spec)
+    count = options.num_images
     if options.data.source is None:
         return verification.random_images(spec, count)
-    data = load_images(
-        spec, split=options.images.split, **options.data.model_dump()
-    ).images[:count]
+    data = load_images(spec, split=options.split, **options.data.model_dump())
     mean, std = spec.normalization_mean, spec.normalization_std
-    return np.asarray(normalize(jnp.asarray(data), mean, std))
+    return np.asarray(normalize(jnp.asarray(data.images[:count]), mean, std))
 
 
 def _verified(

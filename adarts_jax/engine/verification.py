@@ -76,6 +76,19 @@ def tolerance(output: str) -> float:
     return TOLERANCE if output == EVALUATION_OUTPUT else BATCH_STATISTICS_TOLERANCE
 
 
+def check_reference(spec: ModelSpec) -> None:
+    """Check that there is a PyTorch network to compare a model with.
+
+    Raises:
+      UserError: there is none.
+    """
+    if any(entry.attention for entry in (*spec.genotype.normal, *spec.genotype.reduce)):
+        raise UserError(
+            "there is no PyTorch reference of networks with attention to verify by; "
+            "leave --verify out"
+        )
+
+
 def random_images(spec: ModelSpec, count: int) -> np.ndarray:
     """Return normalised images of noise, the same on every machine."""
     draw = np.random.RandomState(0)
@@ -160,9 +173,8 @@ def _make_reference(spec: ModelSpec, state_dict: Mapping[str, np.ndarray]) -> An
     torch = import_torch()
     from adarts_jax.torch_reference import derived_network
 
+    check_reference(spec)
     genotype = spec.genotype
-    if any(entry.attention for entry in (*genotype.normal, *genotype.reduce)):
-        raise UserError("there is no PyTorch reference of networks with attention")
     stems = {
         "cifar": derived_network.CifarNetwork,
         "imagenet": derived_network.ImageNetNetwork,

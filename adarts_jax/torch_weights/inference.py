@@ -12,6 +12,7 @@ import numpy as np
 
 from adarts_jax.errors import UserError
 from adarts_jax.networks.derived_network import DerivedNetwork, place_all
+from adarts_jax.space import topology
 from adarts_jax.space.genotype import Genotype
 from adarts_jax.space.stack import Stem
 from adarts_jax.torch_weights.derived_rules import derived_rules
@@ -114,12 +115,13 @@ def revealed_operations(state_dict: StateDict, num_cells: int) -> str:
       num_cells: cells in all.
     """
     arrays = plain_names(state_dict)
-    reduction = num_cells // 3
-    normal = next(c for c in (num_cells - 1, 0) if c != reduction or num_cells == 1)
-    return "; ".join(
-        f"{kind} cell: {', '.join(_operations(arrays, cell)) or 'none with weights'}"
-        for kind, cell in (("normal", normal), ("reduction", reduction))
-    )
+    reductions = topology.reduction_cells(num_cells)
+    parts = []
+    for kind, reduces in (("normal", False), ("reduction", True)):
+        cells = [c for c in range(num_cells) if (c in reductions) == reduces]
+        found = _operations(arrays, cells[0]) if cells else []
+        parts.append(f"{kind} cell: {', '.join(found) or 'none'}")
+    return "; ".join(parts)
 
 
 def _check_family(arrays: StateDict) -> None:

@@ -28,17 +28,26 @@ Index = tuple[int | slice, ...]
 # What wrappers of PyTorch put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
+Row = tuple[str, str, str, str]
+_SHOWN = 3  # entries of each kind that a message has room for
+
 
 class StateDictMismatchError(UserError):
-    """A state dict is not that of the network; the message has the first few entries.
+    """A state dict is not that of the network.
 
     Attributes:
       table: one row per entry that is amiss: missing, unexpected or of another shape;
         its name; the shape it has; the shape it should have ("" for none).
     """
 
-    def __init__(self, message: str, table: Sequence[tuple[str, str, str, str]]):
-        super().__init__(message)
+    def __init__(
+        self,
+        table: Sequence[Row],
+        *,
+        reason: str = "the state dict does not fit the network",
+        way_out: str = "check width, depth, classes and channel_divisor of the network",
+    ):
+        super().__init__(f"{reason}; {_summary(table)}; {way_out}")
         self.table = tuple(table)
 
 
@@ -153,23 +162,19 @@ def _check(
         if key in given and given[key].shape != shape
     ]
     if table:
-        raise StateDictMismatchError(
-            f"the state dict does not fit the network; {_summary(table)}; check width, "
-            "depth, classes and channel_divisor of the network",
-            table,
-        )
+        raise StateDictMismatchError(table)
 
 
-def _summary(table: Sequence[tuple[str, str, str, str]]) -> str:
-    """Count the rows of each kind and show the first five."""
+def _summary(table: Sequence[Row]) -> str:
+    """Count the entries of each kind and show the first three."""
     parts = []
     for kind in dict.fromkeys(row[0] for row in table):
         rows = [row[1:] for row in table if row[0] == kind]
         shown = [
             f"{key} {found} instead of {wanted}" if found and wanted else key
-            for key, found, wanted in rows[:5]
+            for key, found, wanted in rows[:_SHOWN]
         ]
-        more = ", ..." if rows[5:] else ""
+        more = ", ..." if rows[_SHOWN:] else ""
         parts.append(f"{len(rows)} {kind}: {', '.join(shown)}{more}")
     return "; ".join(parts)
 
