@@ -108,13 +108,15 @@ def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
 
 
 def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Program]]:
-    """Compile the programs of this library; ``options`` go to the network."""
+    """Compile the step of this library as the engine does; network with ``options``."""
     import jax
     import jax.numpy as jnp
 
     from adarts_jax.bilevel.optimizers import make_optimizers
     from adarts_jax.networks.derived_network import derived_network, init_variables
     from adarts_jax.space.published import PUBLISHED
+    from adarts_jax.training.loss import smooth_targets
+    from adarts_jax.training.retrain_step import init_state, retrain_step
 
     start = time.perf_counter()
     side = setting.image_size
@@ -129,23 +131,38 @@ def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Prog
     )
     optimizer = make_optimizers(gradient_clip=CLIP).weight
     variables = init_variables(network, jax.random.key(0), (side, side, 3))
-    state = jax.block_until_ready((variables, optimizer.init(variables["params"])))
+    state = init_state(variables, optimizer, keep_mean=False)
+    state = jax.block_until_ready(state)
     images, labels = map(jnp.asarray, random_batch(setting))
-    key, rate = jax.random.key(1), jnp.float32(DROP_PATH_RATE)
+    targets = smooth_targets(labels, num_classes=setting.num_classes)
+    batch = (images, labels, targets)
     built = time.perf_counter()
 
-    step = partial(_jax_train_step, network=network, optimizer=optimizer)
+    def step(state: Any, batch: Any, key: Any, rate: Any) -> Any:
+        return retrain_step(
+            state,
+            batch,
+            key,
+            network=network,
+            optimizer=optimizer,
+            auxiliary_weight=AUX_WEIGHT,
+            mean_decay=None,
+            learning_rate=LEARNING_RATE,
+            drop_path_rate=rate,
+        )
+
+    key, rate = jax.random.key(1), jnp.float32(DROP_PATH_RATE)
+    train_setup, train = _compile(step, state, batch, key, rate, donate=True)
     evaluate = partial(network.apply, train=False)
-    train_setup, train = _compile(step, state, images, labels, key, rate, donate=True)
-    evaluate_setup, evaluate = _compile(evaluate, variables, images)
+    evaluate_setup, evaluate = _compile(evaluate, state.variables, images)
 
     def run_train() -> None:
         nonlocal state
-        state, loss = train(state, images, labels, key, rate)
-        jax.block_until_ready((state, loss))
+        state, values = train(state, batch, key, rate)
+        jax.block_until_ready((state, values))
 
     def run_evaluate() -> None:
-        jax.block_until_ready(evaluate(state[0], images))
+        jax.block_until_ready(evaluate(state.variables, images))
 
     setup = {
         "versions": {package: version(package) for package in ("jax", "flax")},
@@ -158,55 +175,22 @@ def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Prog
     return setup, {TRAIN: run_train, EVALUATE: run_evaluate}
 
 
-def _jax_train_step(
-    state: Any, images: Any, labels: Any, key: Any, rate: Any, *, network, optimizer
-) -> tuple[Any, Any]:
-    """SGD with momentum on the loss of both heads."""
-    import jax
-    import optax
-
-    from adarts_jax.bilevel.optimizers import descend
-
-    variables, opt_state = state
-
-    def loss_of(params: Any) -> tuple[Any, Any]:
-        outputs, updates = network.apply(
-            variables | {"params": params},
-            images,
-            train=True,
-            drop_path_rate=rate,
-            mutable=["batch_stats"],
-            rngs={"drop_path": key},
-        )
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-        main, auxiliary = (cross_entropy(out, labels).mean() for out in outputs)
-        return main + AUX_WEIGHT * auxiliary, updates
-
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, updates), gradients = gradient(variables["params"])
-    params, opt_state = descend(
-        optimizer, gradients, opt_state, variables["params"], LEARNING_RATE
-    )
-    return ({"params": params, **updates}, opt_state), loss
-
-
 def _compile(function: Any, *arguments: Any, donate: bool = False) -> Any:
     """Return what compiling cost, and the compiled function."""
     import jax
 
-    start = time.perf_counter()
+    from adarts_jax.engine import devices
+
+    cpu = time.process_time()
     jitted = jax.jit(function, donate_argnums=0 if donate else ())
-    lowered = jitted.lower(*arguments)
-    traced, cpu = time.perf_counter(), time.process_time()
-    compiled = lowered.compile()
-    memory = compiled.memory_analysis()
+    program = devices.compile_ahead(jitted, *arguments)
+    memory = program.memory_bytes
     cost = {
-        "trace_seconds": traced - start,
-        "compile_seconds": time.perf_counter() - traced,
+        "compile_seconds": program.compile_seconds,
         "compile_cpu_seconds": time.process_time() - cpu,
-        "temporary_mib": memory.temp_size_in_bytes / 2**20 if memory else None,
+        "predicted_mib": memory / 2**20 if memory else None,
     }
-    return cost, compiled
+    return cost, program.call
 
 
 def bfloat16_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
