@@ -79,6 +79,7 @@ def init_architecture(
     num_primitives: int,
     num_nodes: int = 4,
     edge_normalization: bool = True,
+    num_attentions: int = 0,
     biased_primitive: int | None = None,
     scale: float = PLAIN_SCALE,
 ) -> ArchitectureParams:
@@ -86,13 +87,15 @@ def init_architecture(
 
     Plain initialisation: ``scale * N(0, 1)`` for every tensor. Biased initialisation
     (alpha-ADARTS): ``alpha = scale * t`` with ``t = 0.5 * N(0, 1)`` except that column
-    ``biased_primitive`` of ``t`` is 1. Betas are always plain.
+    ``biased_primitive`` of ``t`` is 1. Betas and
+    attention logits are always plain.
 
     Args:
       key: random key.
       num_primitives: number of candidate operations per edge.
       num_nodes: intermediate nodes of a cell.
       edge_normalization: whether the method has betas.
+      num_attentions: candidates after the operations of an edge; 0 for none.
       biased_primitive: index of the favoured primitive, None for the plain start.
       scale: standard deviation of the plain start; 0 starts at zero.
 
@@ -101,6 +104,7 @@ def init_architecture(
     """
     edges = topology.num_edges(num_nodes)
     keys = jax.random.split(key, 4)
+    more = jax.random.split(jax.random.fold_in(key, 1))
 
     def alpha(k: PRNGKeyArray) -> Float[Array, "edge op"]:
         noise = jax.random.normal(k, (edges, num_primitives), jnp.float32)
@@ -113,8 +117,18 @@ def init_architecture(
             return None
         return scale * jax.random.normal(k, (edges,), jnp.float32)
 
+    def attention(k: PRNGKeyArray) -> Float[Array, "edge attention"] | None:
+        if not num_attentions:
+            return None
+        return scale * jax.random.normal(k, (edges, num_attentions), jnp.float32)
+
     return ArchitectureParams(
-        alpha(keys[0]), alpha(keys[1]), beta(keys[2]), beta(keys[3])
+        alpha(keys[0]),
+        alpha(keys[1]),
+        beta(keys[2]),
+        beta(keys[3]),
+        attention(more[0]),
+        attention(more[1]),
     )
 
 

@@ -17,7 +17,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]
-MethodName = Literal["alpha_adarts", "adarts", "pc_darts", "darts"]
+MethodName = Literal[
+    "alpha_adarts", "adarts", "pc_darts", "darts", "att_darts_s", "att_darts_p"
+]
 
 
 class Settings(BaseModel):
@@ -93,6 +95,9 @@ class OptionsConfig(Settings):
 
     channel_choice: Literal["first", "random"] | None = None
     """pc_darts: the first channels (own) or, in every pass, new random ones"""
+    bam_combination: Literal["product", "sum"] | None = None
+    """att_darts: how the branches of BAM meet, product (own, as in the published code)
+    or sum (text of the paper)"""
 
 
 class WeightsConfig(Settings):

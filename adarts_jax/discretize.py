@@ -1,7 +1,7 @@
 """Architecture parameters -> genotype. NumPy only; no network and no JAX in here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -26,9 +26,17 @@ class Architecture(Protocol):
         """Return (edge,) logits over the edges of each node, or None."""
         ...
 
+    def attention(self, cell_type: CellType) -> Any:
+        """Return (edge, attention) logits, or None; read for Att-DARTS only."""
+        ...
+
 
 def discretize(
-    arch: Architecture, primitives: Sequence[str], *, rule: Rule
+    arch: Architecture,
+    primitives: Sequence[str],
+    *,
+    rule: Rule,
+    attentions: Sequence[str] = (),
 ) -> Genotype:
     """Keep the two strongest edges of every node, each with its strongest operation.
 
@@ -44,6 +52,8 @@ def discretize(
       primitives: names in the order of alpha's last axis.
       rule: ``"darts"`` (DARTS, Att-DARTS) or ``"edge_weighted"`` (PC-DARTS, ADARTS,
         alpha-ADARTS).
+      attentions: names in the order of the attention logits (Att-DARTS): every entry
+        gets the strongest one of its edge, the identity allowed.
 
     Raises:
       ValueError: shapes that do not fit, missing betas, values that are not finite.
@@ -61,6 +71,12 @@ def discretize(
         weights = _op_weights(alpha, len(primitives))
         edges = _edge_weights(arch.beta(cell_type), cell_type, len(weights), rule)
         cells[cell_type] = _cell(weights, edges, primitives)
+        if attentions:
+            chosen = _strongest(arch, cell_type, attentions, len(weights))
+            cells[cell_type] = tuple(
+                entry._replace(attention=attentions[chosen[edge]])
+                for entry, edge in _with_edges(cells[cell_type])
+            )
     num_nodes = {name: len(cell) // EDGES_PER_NODE for name, cell in cells.items()}
     return Genotype(
         normal=cells["normal"],
@@ -111,6 +127,26 @@ def _cell(
             op = real[int(best[incoming.start + source])]
             entries.append(Entry(primitives[op], source))
     return tuple(entries)
+
+
+def _with_edges(entries: Sequence[Entry]) -> Iterator[tuple[Entry, int]]:
+    """Yield every entry with the flat index of its edge."""
+    for position, entry in enumerate(entries):
+        target = position // EDGES_PER_NODE + topology.NUM_INPUTS
+        yield entry, topology.edge_index(entry.source, target)
+
+
+def _strongest(
+    arch: Architecture, cell_type: CellType, names: Sequence[str], num_edges: int
+) -> list[int]:
+    """Return the strongest attention of every edge, the first of equals."""
+    logits = _logits(f"attention_{cell_type}", arch.attention(cell_type), ndim=2)
+    if logits.shape != (num_edges, len(names)):
+        raise ValueError(
+            f"attention_{cell_type} has shape {logits.shape}, expected "
+            f"{(num_edges, len(names))}"
+        )
+    return logits.argmax(axis=1).tolist()
 
 
 def _op_weights(alpha: np.ndarray, num_primitives: int) -> np.ndarray:

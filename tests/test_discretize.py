@@ -12,7 +12,11 @@ from hypothesis.extra import numpy as hnp
 from adarts_jax.discretize import discretize, none_edge_share
 from adarts_jax.space import topology
 from adarts_jax.space.genotype import Genotype
-from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES, DARTS_PRIMITIVES
+from adarts_jax.space.operations import (
+    ALPHA_ADARTS_PRIMITIVES,
+    ATTENTIONS,
+    DARTS_PRIMITIVES,
+)
 
 RULES = st.sampled_from(["darts", "edge_weighted"])
 
@@ -30,6 +34,9 @@ class Arch:
     def beta(self, cell_type):
         return self.betas[cell_type]
 
+    def attention(self, cell_type):
+        return self.betas[cell_type]  # Att-DARTS calls its attention logits so
+
 
 def arch(alpha, beta=None):
     return Arch(
@@ -45,17 +52,17 @@ def one_node(rows, beta=None):
 THREE = ("none", "max_pool_3x3", "skip_connect")
 
 GOLDENS = {
-    "B1_alpha_genotypes": (ALPHA_ADARTS_PRIMITIVES, "edge_weighted"),
-    "B3_pc_genotypes": (DARTS_PRIMITIVES, "edge_weighted"),
-    "B4_darts_genotypes": (DARTS_PRIMITIVES, "darts"),
-    "B5_att_after_every_genotypes": (DARTS_PRIMITIVES, "darts"),
-    "B5_att_no_attention_genotypes": (DARTS_PRIMITIVES, "darts"),
+    "B1_alpha_genotypes": (ALPHA_ADARTS_PRIMITIVES, "edge_weighted", ()),
+    "B3_pc_genotypes": (DARTS_PRIMITIVES, "edge_weighted", ()),
+    "B4_darts_genotypes": (DARTS_PRIMITIVES, "darts", ()),
+    "B5_att_after_every_genotypes": (DARTS_PRIMITIVES, "darts", ATTENTIONS),
+    "B5_att_no_attention_genotypes": (DARTS_PRIMITIVES, "darts", ()),
 }
 
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_draws_of_the_originals(shared, name):
-    primitives, rule = GOLDENS[name]
+    primitives, rule, attentions = GOLDENS[name]
     arrays = np.load(shared / "golden" / f"{name}.npz")
     draws = json.loads((shared / "golden" / f"{name}.json").read_text("utf-8"))["draws"]
     assert len(draws) == 38
@@ -67,14 +74,15 @@ def test_draws_of_the_originals(shared, name):
             {c: values.get(f"betas_{c}") for c in topology.CELL_TYPES},
         )
         original = draw["genotype"]
+        length = 3 if attentions else 2  # an empty attention is none
         expected = Genotype(
-            # attentions are chosen from other parameters
-            [entry[:2] for entry in original["normal"]],
+            [entry[:length] for entry in original["normal"]],
             original["normal_concat"],
-            [entry[:2] for entry in original["reduce"]],
+            [entry[:length] for entry in original["reduce"]],
             original["reduce_concat"],
         )
-        assert discretize(drawn, primitives, rule=rule) == expected, number
+        found = discretize(drawn, primitives, rule=rule, attentions=attentions)
+        assert found == expected, number
 
 
 # Logits on a grid, so that adding an integer is exact and ties happen.

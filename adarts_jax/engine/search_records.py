@@ -21,8 +21,12 @@ from adarts_jax.space.genotype import Genotype, operation_shares
 
 def current_genotype(arch: ArchitectureParams, method: Method) -> Genotype:
     """Return the genotype the architecture stands for now."""
-    rule = method.discretize_rule
-    return discretize(jax.device_get(arch), method.primitives, rule=rule)
+    return discretize(
+        jax.device_get(arch),
+        method.primitives,
+        rule=method.discretize_rule,
+        attentions=method.attentions,
+    )
 
 
 def describe_architecture(
@@ -38,7 +42,7 @@ def describe_architecture(
     values: dict[str, Any] = {}
     for name, weights in architecture_weights(arch).items():
         kind, _, cell_type = name.partition("_weights_")
-        prefix = "edge_" if kind == "edge" else ""
+        prefix = "" if kind == "op" else f"{kind}_"
         entropy = np.asarray(architecture.entropy(weights))
         values[f"architecture/{prefix}entropy_{cell_type}"] = entropy[()]
     host = jax.device_get(arch)
@@ -49,13 +53,19 @@ def describe_architecture(
 
 
 def architecture_weights(arch: ArchitectureParams) -> dict[str, jax.Array]:
-    """Return ``op_weights_*`` (edge, op) and ``edge_weights_*`` (edge,)."""
+    """Return ``op_weights_*``, ``edge_weights_*`` and ``attention_weights_*``.
+
+    Their shapes are (edge, op), (edge,) and (edge, attention).
+    """
     weights: dict[str, jax.Array] = {}
     for cell_type in topology.CELL_TYPES:
         alpha, beta = arch.alpha(cell_type), arch.beta(cell_type)
         weights[f"op_weights_{cell_type}"] = architecture.op_weights(alpha)
         if beta is not None:
             weights[f"edge_weights_{cell_type}"] = architecture.edge_weights(beta)
+        attention = arch.attention(cell_type)
+        if attention is not None:
+            weights[f"attention_weights_{cell_type}"] = jax.nn.softmax(attention, -1)
     return weights
 
 

@@ -1,16 +1,22 @@
 """METHODS: every search method by name."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from adarts_jax.edges.attended import AttendedEdges
+from adarts_jax.edges.attentive import AttentiveEdges
 from adarts_jax.edges.full import FullEdges
 from adarts_jax.edges.partial import PartialEdges
 from adarts_jax.errors import UserError, did_you_mean
 from adarts_jax.methods.method import Method as Method
 from adarts_jax.nn.channel_attention import AlphaAttention, MlpAttention
-from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES, DARTS_PRIMITIVES
+from adarts_jax.space.operations import (
+    ALPHA_ADARTS_PRIMITIVES,
+    ATTENTIONS,
+    DARTS_PRIMITIVES,
+)
 
 _DARTS = Method(
     name="darts",
@@ -53,8 +59,40 @@ _ALPHA_ADARTS = Method(
     biased_primitive="sep_conv_5x5",
 )
 
+_ATT_DARTS_S = Method(
+    name="att_darts_s",
+    reference="Nakai, Matsubara, Uehara, Att-DARTS, IJCNN 2020, eq. 15 and 16",
+    primitives=DARTS_PRIMITIVES,
+    edges=functools.partial(AttentiveEdges, attentions=ATTENTIONS),
+    edge_normalization=False,
+    discretize_rule="darts",
+    options=("bam_combination",),
+    attentions=ATTENTIONS,
+)
+
+# A product of masks: double attention is none.
+_MASKS = tuple(name for name in ATTENTIONS if name != "DoubleAttention")
+
+_ATT_DARTS_P = dataclasses.replace(
+    _ATT_DARTS_S,
+    name="att_darts_p",
+    reference="Nakai, Matsubara, Uehara, Att-DARTS, IJCNN 2020, eq. 17",
+    edges=functools.partial(AttentiveEdges, attentions=_MASKS, combination="product"),
+    attentions=_MASKS,
+)
+
 METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.name: method for method in (_DARTS, _PC_DARTS, _ADARTS, _ALPHA_ADARTS)}
+    {
+        method.name: method
+        for method in (
+            _DARTS,
+            _PC_DARTS,
+            _ADARTS,
+            _ALPHA_ADARTS,
+            _ATT_DARTS_S,
+            _ATT_DARTS_P,
+        )
+    }
 )
 
 

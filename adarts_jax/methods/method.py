@@ -33,6 +33,8 @@ class Method:
       biased_primitive: operation favoured by the biased initialisation of alpha; None
         where the method has none.
       options: settings of ``edges`` that a caller may choose.
+      attentions: candidates after the operations of an edge, in the order of the
+        attention logits' columns; ``edges`` has them too.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Method:
     channel_divisor: int = 1
     biased_primitive: str | None = None
     options: tuple[str, ...] = ()
+    attentions: tuple[str, ...] = ()
 
     def draws(self, options: Mapping[str, Any]) -> bool:
         """Whether the search network needs random numbers with these options."""
@@ -159,6 +162,7 @@ class Method:
             num_primitives=len(self.primitives),
             num_nodes=num_nodes,
             edge_normalization=self.edge_normalization,
+            num_attentions=len(self.attentions),
             biased_primitive=biased,
             scale=scale,
         )

@@ -3,8 +3,6 @@
 from adarts_jax.data.images import check_image_size
 from adarts_jax.errors import UserError
 from adarts_jax.networks.auxiliary import smallest_map
-from adarts_jax.space import topology
-from adarts_jax.space.genotype import Genotype
 from adarts_jax.space.stack import Stem
 
 
@@ -29,21 +27,6 @@ def check_size(
             f"init_channels={init_channels} must be even with the ImageNet stem; try "
             f"{init_channels + 1}"
         )
-
-
-def check_operations(genotype: Genotype) -> None:
-    """Check that every part of a genotype can be built.
-
-    Raises:
-      UserError: an operation is followed by an attention.
-    """
-    for cell_type in topology.CELL_TYPES:
-        for entry in genotype.entries(cell_type):
-            if entry.attention is not None:
-                raise UserError(
-                    f"the {cell_type} cell has an attention ({entry.attention}) after "
-                    "an operation; derived networks with attention are not available"
-                )
 
 
 def check_resolution(size: tuple[int, int], output_stride: int) -> None:

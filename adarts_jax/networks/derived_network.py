@@ -50,6 +50,8 @@ class DerivedNetwork(nn.Module):
       auxiliary: whether there is a second head after cell ``2 * num_cells // 3``.
       dtype: type of the arithmetic and of the maps between layers. Parameters and
         statistics, batch norm's arithmetic and the logits are float32 in any case.
+      bottlenecks: attention after the concatenation of normal and of reduction cells,
+        "" for none; no published genotype has any.
       remat: keep only the inputs of cells for the backward pass and compute the rest
         again: a thirteenth of the memory at full size (710 MiB instead of 9,092 for 96
         images, float32), about a third more work. XLA does not follow it on CPU.
@@ -65,6 +67,7 @@ class DerivedNetwork(nn.Module):
     auxiliary: bool = False
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    bottlenecks: tuple[str, str] = ("", "")
 
     def __call__(
         self, images: Images, *, train: bool, drop_path_rate: Rate = 0.0
@@ -143,6 +146,7 @@ class DerivedNetwork(nn.Module):
             place.cell_type == "reduce",
             place.after_reduction,
             train,
+            bottleneck_of(self, place) or None,
             name=f"cell_{index}",
         )
 
@@ -238,6 +242,11 @@ def place_all(network: DerivedNetwork) -> list[CellPlace]:
     )
 
 
+def bottleneck_of(network: DerivedNetwork, place: CellPlace) -> str:
+    """Return the attention after the concatenation of a cell, "" for none."""
+    return network.bottlenecks[place.cell_type == "reduce"]
+
+
 def auxiliary_cell(network: DerivedNetwork) -> int:
     """Return the index of the cell that the auxiliary head looks at."""
     return 2 * network.num_cells // 3
@@ -263,7 +272,6 @@ def check_images(
         num_classes=network.num_classes,
         stem=network.stem,
     )
-    derived_checks.check_operations(network.genotype)
     strides, stride = [], STEM_STRIDE[network.stem]
     for place in place_all(network):
         stride *= place.stride

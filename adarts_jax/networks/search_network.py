@@ -113,7 +113,7 @@ class SearchNetwork(nn.Module):
         width = self.init_channels
         stem = CifarStem if self.stem == "cifar" else ImageNetStem
         channels = STEM_MULTIPLIER * self.init_channels
-        s0, s1 = stem(channels, name="stem")(images, train=train)
+        s0, s1 = stem(channels, images.dtype, name="stem")(images, train=train)
         reductions = topology.reduction_cells(self.num_cells)
         for cell in range(self.num_cells):
             reduction = cell in reductions

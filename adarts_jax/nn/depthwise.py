@@ -171,15 +171,15 @@ def _loop_over_taps(x, g, k, stride, dilation):
     padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
     rows = windows.split_phases(padded, 1, stride)
     phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
-    size = (1, 1, *g.shape)
+    size, precise = (1, 1, *g.shape), jnp.promote_types(g.dtype, jnp.float32)
 
     def tap(t, gradient):
         a, b = t // k * dilation, t % k * dilation
         start = (a % stride, b % stride, 0, a // stride, b // stride, 0)
         image = lax.dynamic_slice(phases, start, size)[0, 0]
-        return gradient.at[t].set((image * g).sum((0, 1, 2), dtype=jnp.float32))
+        return gradient.at[t].set((image * g).sum((0, 1, 2), dtype=precise))
 
-    start = jnp.zeros((k * k, g.shape[-1]), jnp.float32)
+    start = jnp.zeros((k * k, g.shape[-1]), precise)
     return lax.fori_loop(0, k * k, tap, start).reshape(k, k, -1)
 
 

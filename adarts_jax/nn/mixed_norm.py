@@ -103,7 +103,7 @@ def _backward(epsilon, residuals, cotangents):
     parts, weights, mean, inverse = residuals
     g = cotangents[0]
     count = g.size // g.shape[-1]
-    g_mean = jnp.mean(g, (0, 1, 2), dtype=jnp.float32)
+    g_mean = jnp.mean(g, (0, 1, 2), dtype=jnp.promote_types(g.dtype, jnp.float32))
     gradients, weight_gradients = [], []
     for part, mean_, inverse_, weights_ in zip(
         parts,

@@ -24,9 +24,19 @@ from adarts_jax.space.operation_cost import (
 REDUCTION = 16
 
 
+def squeezed_width(channels: int) -> int:
+    """Return the width of the bottlenecks; at least 1, for networks of few channels."""
+    return max(1, channels // REDUCTION)
+
+
+def quarter_width(channels: int) -> int:
+    """Return the features of double attention; at least 1."""
+    return max(1, channels // 4)
+
+
 def squeeze_excitation(channels: int, height: int, width: int) -> Cost:
     """SE: two linear layers without bias on the pooled channels."""
-    squeezed = channels // REDUCTION
+    squeezed = squeezed_width(channels)
     return total(
         [
             linear(channels, squeezed, bias=False),
@@ -37,7 +47,7 @@ def squeeze_excitation(channels: int, height: int, width: int) -> Cost:
 
 def bam(channels: int, height: int, width: int) -> Cost:
     """BAM: a channel branch of two linear layers and a dilated spatial branch."""
-    squeezed, area = channels // REDUCTION, height * width
+    squeezed, area = squeezed_width(channels), height * width
     norm = batch_norm(squeezed)
     dilated = [convolution(9, squeezed, squeezed, area), bias(squeezed), norm]
     return total(
@@ -58,7 +68,7 @@ def bam(channels: int, height: int, width: int) -> Cost:
 
 def cbam(channels: int, height: int, width: int) -> Cost:
     """CBAM: one MLP applied to two pooled vectors, then a 7x7 convolution 2 -> 1."""
-    squeezed = channels // REDUCTION
+    squeezed = squeezed_width(channels)
     mlp = total([linear(channels, squeezed), linear(squeezed, channels)])
     return total(
         [
@@ -71,7 +81,7 @@ def cbam(channels: int, height: int, width: int) -> Cost:
 
 def gather_excite(channels: int, height: int, width: int) -> Cost:
     """GE theta plus: a depthwise convolution as large as the map, then two 1x1."""
-    squeezed = channels // REDUCTION
+    squeezed = squeezed_width(channels)
     return total(
         [
             convolution(height * width, 1, channels, 1),
@@ -84,7 +94,7 @@ def gather_excite(channels: int, height: int, width: int) -> Cost:
 
 def double_attention(channels: int, height: int, width: int) -> Cost:
     """Double attention: three 1x1 to a quarter, two matrix products, one 1x1 back."""
-    quarter, area = channels // 4, height * width
+    quarter, area = quarter_width(channels), height * width
     project = [convolution(1, channels, quarter, area), bias(quarter)]
     product = Cost(0, quarter * quarter * area)
     back = [convolution(1, quarter, channels, area), bias(channels)]

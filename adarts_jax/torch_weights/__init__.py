@@ -16,10 +16,10 @@ from adarts_jax.errors import UserError
 from adarts_jax.networks.derived_network import DerivedNetwork, variable_shapes
 from adarts_jax.networks.search_network import SearchNetwork
 from adarts_jax.space import topology
-from adarts_jax.space.stack import image_size
+from adarts_jax.space.stack import image_size as default_size
 from adarts_jax.torch_weights.derived_rules import derived_rules
 from adarts_jax.torch_weights.layouts import export_state_dict, import_state_dict
-from adarts_jax.torch_weights.search_rules import search_rules
+from adarts_jax.torch_weights.search_rules import edge_attentions, search_rules
 
 _ARCHITECTURE = {
     "alphas_normal": "alpha_normal",
@@ -30,7 +30,10 @@ _ARCHITECTURE = {
 
 
 def search_variables(
-    state_dict: Mapping[str, np.ndarray], network: SearchNetwork
+    state_dict: Mapping[str, np.ndarray],
+    network: SearchNetwork,
+    *,
+    image_size: tuple[int, int] | None = None,
 ) -> PyTree:
     """Map the state dict of a PyTorch search network to our variables.
 
@@ -39,6 +42,8 @@ def search_variables(
         ``num_batches_tracked`` are understood; architecture tensors are left out, see
         ``search_architecture``).
       network: the search network of the same size.
+      image_size: height and width of the images, on which only the weights of
+        Att-DARTS depend; None for those of the stem's data set.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}`` of NumPy arrays.
@@ -47,9 +52,11 @@ def search_variables(
       UserError: entries are missing, unexpected or of another shape.
     """
     weights = {k: v for k, v in state_dict.items() if k not in _ARCHITECTURE}
-    stem = [v for k, v in weights.items() if k.endswith("stem.0.weight")]
+    first = search_rules(network)[0].key
+    stem = [v for k, v in weights.items() if k.removeprefix("module.") == first]
     channels = np.shape(stem[0])[1] if stem else 3
-    template = _shapes(network, channels)
+    size = default_size(network.stem, image_size)
+    template = _shapes(network, (*size, channels))
     return import_state_dict(weights, search_rules(network), template)
 
 
@@ -94,6 +101,8 @@ def derived_state_dict(
 def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams:
     """Map ``alphas_normal``, ``alphas_reduce`` (and betas) to our parameters.
 
+    Betas of two dimensions are the attention logits of Att-DARTS.
+
     Raises:
       UserError: an alpha is missing.
     """
@@ -102,6 +111,9 @@ def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams
         for theirs, ours in _ARCHITECTURE.items()
         if theirs in tensors
     }
+    for cell_type in topology.CELL_TYPES:
+        if jnp.ndim(found.get(f"beta_{cell_type}", 0)) == 2:
+            found[f"attention_{cell_type}"] = found.pop(f"beta_{cell_type}")
     for required in ("alpha_normal", "alpha_reduce"):
         if required not in found:
             raise UserError(
@@ -113,16 +125,17 @@ def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams
 
 @functools.lru_cache(maxsize=8)
 def _derived_shapes(network: DerivedNetwork, image_channels: int) -> PyTree:
-    size = image_size(network.stem, None)  # shapes do not depend on it
+    size = default_size(network.stem, None)  # shapes do not depend on it
     return variable_shapes(network, (*size, image_channels))
 
 
-def _shapes(network: SearchNetwork, image_channels: int) -> PyTree:
+def _shapes(network: SearchNetwork, image_shape: tuple[int, int, int]) -> PyTree:
     edges = topology.num_edges(network.num_nodes)
-    ops = len(network.primitives)
+    ops, attentions = len(network.primitives), len(edge_attentions(network))
     zeros = [jnp.zeros((edges, ops))] * 2 + [jnp.zeros(edges)] * 2
+    zeros += [jnp.zeros((edges, attentions))] * 2
     arch = ArchitectureParams(*zeros)
-    images = jnp.zeros((2, 32, 32, image_channels))
+    images = jnp.zeros((2, *image_shape))
     return jax.eval_shape(
         lambda key: network.init(key, arch, images, train=False), jax.random.key(0)
     )

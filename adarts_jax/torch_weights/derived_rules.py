@@ -5,10 +5,16 @@ The names are those of the published checkpoints: ``cells.3._ops.5.op.1.weight``
 
 from collections.abc import Iterator
 
-from adarts_jax.networks.derived_network import DerivedNetwork, place_all
+from adarts_jax.networks.derived_network import (
+    DerivedNetwork,
+    bottleneck_of,
+    place_all,
+)
 from adarts_jax.nn.primitives import find_primitive
 from adarts_jax.space.genotype import Entry
+from adarts_jax.space.operations import ATTENTIONS
 from adarts_jax.space.stack import CellPlace
+from adarts_jax.torch_weights.attention_rules import attention_rules
 from adarts_jax.torch_weights.layouts import Layout, Rule
 from adarts_jax.torch_weights.stem_rules import norm_rules, stem_rules
 
@@ -20,7 +26,14 @@ def derived_rules(network: DerivedNetwork) -> list[Rule]:
     rules = list(stem_rules(network.stem))
     for index, place in enumerate(place_all(network)):
         entries = network.genotype.entries(place.cell_type)
-        rules += cell_rules(f"cells.{index}", (f"cell_{index}",), entries, place)
+        key, path = f"cells.{index}", (f"cell_{index}",)
+        rules += cell_rules(key, path, entries, place)
+        rules += attention_rules(
+            bottleneck := bottleneck_of(network, place),
+            f"{key}._bottleneck",
+            (*path, "bottleneck", bottleneck),
+            channels=place.channels * len(network.genotype.concat(place.cell_type)),
+        )
     if network.auxiliary:
         rules += _auxiliary(network)
     return [*rules, *_linear("classifier", ("classifier", "linear"))]
@@ -45,11 +58,52 @@ def cell_rules(
     else:
         yield from _relu_conv_bn(f"{key}.preprocess0", (*path, "preprocess0"))
     yield from _relu_conv_bn(f"{key}.preprocess1", (*path, "preprocess1"))
+    attends = any(entry.attention for entry in entries)  # then Att-DARTS' names
+    first = "_first_layers" if attends else "_ops"
     for index, entry in enumerate(entries):
         stride, _, _ = place.edge_from(entry.source)
-        yield from _operation(
-            f"{key}._ops.{index}", (*path, f"op_{index}"), entry.op, stride
+        yield from _layer(
+            f"{key}.{first}.{index}",
+            (*path, f"op_{index}"),
+            entry.op,
+            stride,
+            place.channels,
+            is_nested=place.cell_type == "reduce",
         )
+    for index, entry in enumerate(entries):
+        if entry.attention:
+            yield from _layer(
+                f"{key}._second_layers.{index}",
+                (*path, f"attention_{index}"),
+                entry.attention,
+                1,
+                place.channels,
+            )
+
+
+def _layer(
+    key: str,
+    path: Path,
+    layer: str,
+    stride: int,
+    channels: int,
+    *,
+    is_nested: bool = False,
+) -> Iterator[Rule]:
+    """One layer of an edge: an operation, or an attention, which may be nested.
+
+    In a reduction cell it stands behind a reduction or behind an identity.
+    """
+    if layer not in ATTENTIONS:
+        yield from _operation(key, path, layer, stride)
+        return
+    if stride == 2:
+        yield from _factorized_reduce(f"{key}.0", (*path, "reduce", "reduce"))
+        for statistic in ("mean", "var"):
+            where = ("batch_stats", *path, "reduce", "bn", statistic)
+            yield Rule(f"{key}.0.bn.running_{statistic}", where)
+    key = f"{key}.1" if is_nested else key
+    yield from attention_rules(layer, key, (*path, layer), channels=channels)
 
 
 def _operation(key: str, path: Path, primitive: str, stride: int) -> Iterator[Rule]:

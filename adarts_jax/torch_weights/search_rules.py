@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from adarts_jax.edges.attended import AttendedEdges
+from adarts_jax.edges.attentive import AttentiveEdges
 from adarts_jax.edges.mixed_op import normalized_columns
 from adarts_jax.edges.wave import cell_waves
 from adarts_jax.networks.search_network import SearchNetwork, follows_reduction
 from adarts_jax.nn.primitives import find_primitive, group_by_family
 from adarts_jax.space import topology
+from adarts_jax.torch_weights.attention_rules import attention_rules
 from adarts_jax.torch_weights.layouts import Rule
 from adarts_jax.torch_weights.stem_rules import stem_rules
 
@@ -42,16 +44,7 @@ def search_rules(network: SearchNetwork) -> list[Rule]:
             stride = 2 if cell in reductions and index == 0 else 1
             for row, edge in enumerate(wave.edges):
                 place = (*path, f"wave_{index}")
-                if edge_class(network) is AttendedEdges:
-                    rules += _channel_attention(f"{key}._ops.{edge}.ca", place, row)
-                rules += _mixed_op(
-                    f"{key}._ops.{edge}._ops",
-                    (*place, "ops"),
-                    row,
-                    selected,
-                    network.primitives,
-                    stride,
-                )
+                rules += _edge(network, key, edge, place, row, selected, stride)
     return rules
 
 
@@ -76,6 +69,40 @@ def _preprocess(key: str, path: Path, *, halved: bool) -> Iterator[Rule]:
         kernel = ("params", *path, "pointwise", "kernel")
         yield Rule(f"{key}.op.1.weight", kernel, "pointwise", (0, 0))
         yield from _statistics(f"{key}.op.2", (*path, "bn"), ())
+
+
+def _edge(
+    network: SearchNetwork,
+    key: str,
+    edge: int,
+    path: Path,
+    row: int,
+    width: int,
+    stride: int,
+) -> Iterator[Rule]:
+    """Rules of one edge: row ``row`` of its wave's stacked arrays."""
+    kind, ops = edge_class(network), f"{key}._ops.{edge}._ops"
+    if kind is AttendedEdges:
+        yield from _channel_attention(f"{key}._ops.{edge}.ca", path, row)
+    if kind is AttentiveEdges:
+        ops = f"{key}.layers.{edge}.first_layers"
+        for column, name in enumerate(edge_attentions(network)):
+            yield from attention_rules(
+                name,
+                f"{key}.layers.{edge}.second_layers.{column}",
+                (*path, "attentions", name),
+                row=row,
+                channels=width,
+            )
+    place = (*path, "ops")
+    yield from _mixed_op(ops, place, row, width, network.primitives, stride)
+
+
+def edge_attentions(network: SearchNetwork) -> tuple[str, ...]:
+    """Return the attention candidates of every edge, none for most methods."""
+    edges = network.edges
+    bound = edges.keywords if isinstance(edges, functools.partial) else {}
+    return bound.get("attentions", ())
 
 
 def _channel_attention(key: str, path: Path, row: int) -> Iterator[Rule]:

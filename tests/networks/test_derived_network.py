@@ -360,7 +360,6 @@ def test_rematerialisation_changes_memory_only():
             {"init_channels": 3, "stem": "imagenet", "image_size": (32, 32)},
             "init_channels=3 must be even with the ImageNet stem; try 4",
         ),
-        ({"genotype": PUBLISHED["att_darts"]}, "has an attention"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(changes, message):

@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 
 import adarts_jax as aj
 from adarts_jax.networks.derived_network import DerivedNetwork
+from adarts_jax.space import topology
+from adarts_jax.space.genotype import Entry
 from benchmarks.torch_reference import recipe_weights
 
 # Compiling is what costs here; results agree all the same.
@@ -39,17 +41,47 @@ class Pass(NamedTuple):
     after: dict[str, Any]
 
 
+class AnyLayers(NamedTuple):
+    """A genotype whose entries may hold operations and attentions in either place.
+
+    No published genotype does, and ours refuse it; cells can be built of it.
+    """
+
+    normal: tuple[Entry, ...]
+    reduce: tuple[Entry, ...]
+
+    def entries(self, cell_type: str) -> tuple[Entry, ...]:
+        return self.reduce if cell_type == "reduce" else self.normal
+
+    def concat(self, cell_type: str) -> tuple[int, ...]:
+        return topology.concat_nodes(len(self.entries(cell_type)) // 2)
+
+
+def _entries(entries: Any) -> tuple[Entry, ...]:
+    return tuple(Entry(*entry) for entry in entries)
+
+
 def make_network(golden: Golden) -> DerivedNetwork:
     """Build our derived network of a fixture's size."""
     entry, size = golden.entry, golden.entry["ctor"]
     imagenet = entry["upstream_class"].endswith("NetworkImageNet")
+    fields: dict[str, Any] = dict(entry["genotype"])
+    bottlenecks = {
+        name: fields.pop(f"{name}_bottleneck", "") for name in topology.CELL_TYPES
+    }
+    if any(bottlenecks.values()):
+        cells = (fields[name] for name in topology.CELL_TYPES)
+        genotype: Any = AnyLayers(*map(_entries, cells))
+    else:
+        genotype = aj.Genotype(**fields)
     return DerivedNetwork(
-        aj.Genotype(**entry["genotype"]),
+        genotype,
         size["C"],
         size["layers"],
         size["num_classes"],
         "imagenet" if imagenet else "cifar",
         size["auxiliary"],
+        bottlenecks=(bottlenecks["normal"], bottlenecks["reduce"]),
     )
 
 

@@ -31,6 +31,7 @@ METHOD_NAMES = {
     "PC-DARTS": "pc_darts",
     "DARTS": "darts",
     "ADARTS": "adarts",
+    "Att-DARTS": "att_darts_s",
 }
 
 # Bounds of the project, relative; a suggested tolerance may be tighter, never wider.
@@ -154,6 +155,14 @@ def architecture(golden: Golden, prefix: str) -> aj.ArchitectureParams:
             if f"{prefix}/{name}" in golden
         }
     )
+
+
+def tensor_of(arch: aj.ArchitectureParams, name: str) -> Any:
+    """Return the tensor that the originals call so; Att-DARTS' betas attend."""
+    found = getattr(arch, ARCHITECTURE[name])
+    if found is None and name.startswith("betas"):
+        found = arch.attention("reduce" if name.endswith("reduce") else "normal")
+    return found
 
 
 def to_nhwc(images: np.ndarray) -> Any:
