@@ -112,8 +112,11 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 8, 8), or (B, C, 7, 7) for ImageNet, to logits (B, class)."""
-        return self.classifier(self.features(x).flatten(1))
+        """(B, C, 8, 8), or (B, C, 7, 7) for ImageNet, to logits (B, class).
+
+        The originals know no larger maps; of these all positions are averaged.
+        """
+        return self.classifier(self.features(x).mean((2, 3)))
 
 
 class DerivedNetwork(nn.Module):
