@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from adarts_jax.bilevel.optimizers import descend
+from adarts_jax.bilevel.optimizers import descend, global_norm
 from adarts_jax.training.loss import heads_loss
 
 Batch = tuple[
@@ -105,7 +105,7 @@ def retrain_step(
         mean_variables=update_mean(state.mean_variables, variables, mean_decay),
     )
     accuracy = (logits.argmax(-1) == batch[1]).mean()
-    values = [loss, accuracy, optax.global_norm(gradient)]
+    values = [loss, accuracy, global_norm(gradient)]
     return state, jnp.stack(values).astype(jnp.float32)
 
 
