@@ -5,11 +5,14 @@ what any run does (files, clocks, signals) in `session`.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from adarts_jax.data.images import ImageData
 from adarts_jax.engine import (
     devices,
     evaluation,
@@ -97,6 +100,7 @@ def retrain(
         if not resume:
             _write_start(session, config, start)
         data = retrain_program.put_data(start, key)
+        tested = retrain_program.tested_data(start)
         with devices.memory_advice(
             f"make batch_size (now {config.batch_size}) or network.init_channels (now "
             f"{config.network.init_channels}) smaller, or set network.remat = true"
@@ -115,6 +119,7 @@ def retrain(
                     training.state.tested_variables,
                     batch_size=config.evaluation.batch_size,
                     start=start,
+                    tested=tested,
                 )
                 session.note_program(
                     program.program,
@@ -122,7 +127,8 @@ def retrain(
                     command=command,
                     first_step=step,
                 )
-                work = make_work(config, start, session, program, evaluator, data)
+                test = partial(_test, session, evaluator, tested)
+                work = make_work(config, start, session, program, data, test)
                 training = session.train(work, training, step)
         return _finish(session, config, start, training)
 
@@ -132,10 +138,19 @@ def make_work(
     start: Start,
     session: Session,
     program: RetrainProgram,
-    evaluator: Evaluator,
     data: EpochData,
+    test: Callable[[Training, int], dict[str, float]],
 ) -> Work:
-    """Return what a training does in an epoch, and what it writes down."""
+    """Return what a training does in an epoch, and what it writes down.
+
+    Args:
+      config: of the training.
+      start: network and data.
+      session: where the run is.
+      program: of the steps.
+      data: on the device.
+      test: state at the end of an epoch and its number -> what a test says.
+    """
 
     def measure(training: Training, number: int) -> dict[str, Any]:
         pace = retrain_setup.epoch_pace(config, number)
@@ -145,7 +160,7 @@ def make_work(
             "train/drop_path_rate": pace.drop_path_rate,
         }
         if retrain_records.is_tested(config, number):
-            values |= _test(session, start, evaluator, training, number)
+            values |= test(training, number)
             _keep_selected(session, config, start, training, number, values)
         return values
 
@@ -167,15 +182,15 @@ def make_work(
 
 def _test(
     session: Session,
-    start: Start,
     evaluator: Evaluator,
+    tested: Mapping[str, ImageData],
     training: Training,
     number: int,
 ) -> dict[str, float]:
     """Return loss and accuracies of every split that is tested."""
     variables, values = training.state.tested_variables, {}
     step = (number + 1) * session.per_epoch
-    for name, data in retrain_program.tested_data(start).items():
+    for name, data in tested.items():
 
         def progress(done: int, name: str = name, total: int = len(data)) -> None:
             session.leave_if_asked(step)

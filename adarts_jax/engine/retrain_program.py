@@ -1,7 +1,7 @@
 """From a config and images to the compiled functions of one training."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -164,9 +164,9 @@ def put_data(start: Start, key: PRNGKeyArray) -> EpochData:
 def first_state(problem: Problem, key: PRNGKeyArray) -> Training:
     """Draw the weights; see ``init_variables`` for why this is not one program."""
     to_weights = jax.random.fold_in(key, _WEIGHTS)
-    return _training(
-        problem, init_variables(problem.network, to_weights, problem.image_shape)
-    )
+    variables = init_variables(problem.network, to_weights, problem.image_shape)
+    # With rematerialisation some of them are constants of the host.
+    return _training(problem, jax.tree.map(jnp.array, variables))
 
 
 def state_shapes(problem: Problem) -> Training:
@@ -213,22 +213,26 @@ def compile_test(
     *,
     batch_size: int,
     start: Start,
+    tested: Mapping[str, ImageData],
 ) -> Evaluator:
     """Compile the network for testing, one program for all splits.
+
+    In float32 whatever the training, as finished models are evaluated: so that the log
+    and `train.evaluate` agree.
 
     Args:
       problem: what is trained.
       variables: arrays, or their shapes and types.
       batch_size: images per call; cut down to the smallest split.
-      start: data and normalisation.
+      start: normalisation.
+      tested: see ``tested_data``.
     """
     mean, std = start.statistics
-    splits = [len(data) for data in tested_data(start).values()]
-    size = min([batch_size, *splits])
+    size = min([batch_size, *map(len, tested.values())])
     images = np.broadcast_to(np.uint8(0), (size, *problem.image_shape))
     with jax.default_matmul_precision(problem.precision):
         return evaluation.compile_evaluator(
-            problem.network,
+            problem.network.clone(dtype=jnp.float32, remat=False),
             variables,
             images,
             batch_size=size,

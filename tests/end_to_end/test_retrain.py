@@ -237,6 +237,25 @@ def test_a_loop_on_the_device_resumes_the_same(quick, run, tmp_path):
     assert contents(tmp_path / "stopped") == contents(tmp_path / "chunks")
 
 
+def test_the_config_of_a_run_repeats_it(quick, whole, tmp_path):
+    place = tmp_path / "run"
+    assert main(["--config", str(whole / "config.json"), "--out", str(place)]) == 0
+    assert contents(place) == contents(whole)
+
+
+def test_the_log_of_a_bfloat16_training_is_that_of_its_model(
+    quick, run, tmp_path, capsys
+):
+    place = tmp_path / "run"
+    argv = ["--network.precision", "bfloat16", "--network.remat", "true"]
+    assert run(place, *argv, "--epochs", "1") == 0
+    capsys.readouterr()
+    assert evaluate.main([str(place / "model")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["top1"] == records(place)[0]["test/accuracy"]
+    assert found["loss"] == pytest.approx(records(place)[0]["test/loss"], rel=1e-5)
+
+
 def test_overwrite_starts_anew_and_the_seed_decides(quick, run, whole, tmp_path):
     place = tmp_path / "run"
     assert run(place, "--seed", "3") == 0
