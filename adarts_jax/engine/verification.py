@@ -1,7 +1,8 @@
 """A converted model beside the PyTorch reference: same images, same answers?"""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from adarts_jax.torch_weights.reader import import_torch
 # standard deviations of few values, which lets rounding grow.
 TOLERANCE = 1e-4
 BATCH_STATISTICS_TOLERANCE = 1e-3
-EVALUATION_OUTPUT = "logits"
+EVALUATION_OUTPUT, AUXILIARY_OUTPUT = "logits", "auxiliary_logits"
 BATCH = 50
 
 
@@ -49,8 +50,8 @@ class Verification:
     """All outputs of both networks on the same images.
 
     Attributes:
-      outputs: comparison by output: ``logits`` with running statistics; with batch
-        statistics ``train_logits`` and, with an auxiliary head, ``auxiliary_logits``.
+      outputs: comparison by output: ``logits`` with running statistics and, where
+        there is an auxiliary head, ``auxiliary_logits`` with batch statistics.
       num_images: how many were shown.
       predictions_agree: share of images with the same prediction.
     """
@@ -147,25 +148,36 @@ def check_passed(verification: Verification | None) -> None:
 def _our_outputs(
     variables: PyTree, images: Array, *, network: DerivedNetwork
 ) -> dict[str, Array]:
-    """Return every output by name."""
+    """Return every output by name; the auxiliary head only runs in train mode."""
     logits, _ = network.apply(variables, images, train=False)
-    (train_logits, auxiliary), _ = network.apply(
+    if not network.auxiliary:
+        return {EVALUATION_OUTPUT: logits}
+    # What the head does not need is left out by the compiler.
+    (_, auxiliary), _ = network.apply(
         variables, images, train=True, mutable=["batch_stats"]
     )
-    outputs = {EVALUATION_OUTPUT: logits, "train_logits": train_logits}
-    return outputs if auxiliary is None else {**outputs, "auxiliary_logits": auxiliary}
+    return {EVALUATION_OUTPUT: logits, AUXILIARY_OUTPUT: auxiliary}
 
 
 def _their_outputs(reference: Any, images: np.ndarray) -> dict[str, np.ndarray]:
     torch = import_torch()
     batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    with torch.no_grad():
-        logits, _ = reference.eval()(batch)
-        train_logits, auxiliary = reference.train()(batch)
-    outputs = {EVALUATION_OUTPUT: logits, "train_logits": train_logits}
-    if auxiliary is not None:
-        outputs["auxiliary_logits"] = auxiliary
-    return {name: value.numpy() for name, value in outputs.items()}
+    with torch.no_grad(), _one_thread(torch):
+        outputs = {EVALUATION_OUTPUT: reference.eval()(batch)[0].numpy()}
+        if reference.auxiliary_head is not None:
+            outputs[AUXILIARY_OUTPUT] = reference.train()(batch)[1].numpy()
+    return outputs
+
+
+@contextlib.contextmanager
+def _one_thread(torch: Any) -> Iterator[None]:
+    """On a busy machine PyTorch's threads wait for each other: six times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _make_reference(spec: ModelSpec, state_dict: Mapping[str, np.ndarray]) -> Any:

@@ -117,7 +117,7 @@ def test_verification_compares_every_output(place, capsys):
     found = summary["verification"]
     assert found["passed"]
     assert (found["num_images"], found["predictions_agree"]) == (3, 1.0)
-    assert list(found["outputs"]) == ["logits", "train_logits", "auxiliary_logits"]
+    assert list(found["outputs"]) == ["logits", "auxiliary_logits"]
     for output in found["outputs"].values():
         assert 0 < output["relative"] < 1e-4
 

@@ -22,7 +22,7 @@ CHECKED = {
     "C1_*": "tests/parity/test_search_trajectory.py",
     "C_lr_series": "tests/parity/test_learning_rates.py",
     "E_misc": "tests/parity/test_operations.py",
-    "T1_*": "tests/parity/test_trained_checkpoint.py",
+    "T1_*": "tests/parity/test_converted_checkpoints.py",
 }
 NOT_YET = {
     "A5_*": "derived networks with the attentions of Att-DARTS",
