@@ -18,7 +18,16 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]
 MethodName = Literal[
-    "alpha_adarts", "adarts", "pc_darts", "darts", "att_darts_s", "att_darts_p"
+    "alpha_adarts",
+    "adarts",
+    "pc_darts",
+    "darts",
+    "att_darts_s",
+    "att_darts_p",
+    "darts_with_attention",
+    "g_darts_a",
+    "g_pc_darts_a",
+    "random",
 ]
 
 
@@ -98,6 +107,26 @@ class OptionsConfig(Settings):
     bam_combination: Literal["product", "sum"] | None = None
     """att_darts: how the branches of BAM meet, product (own, as in the published code)
     or sum (text of the paper)"""
+    group_initial: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """G-DARTS-A: first factors, one per channel group, as many as there are groups; own
+    is our choice, 0.7,0.9,1.1,1.3, the paper's numbers are lost"""
+    group_training: Literal["weights", "architecture"] | None = None
+    """G-DARTS-A: who trains the factors; own is our choice, weights"""
+    group_activation: Literal["none", "softmax", "sigmoid"] | None = None
+    """G-DARTS-A: function of the factors; own is our choice, none of them"""
+    group_place: Literal["before", "after"] | None = None
+    """G-DARTS-A: where the factors act, seen from the operations; own is our choice,
+    before, and after for g_pc_darts_a"""
+    conv_groups: Count | None = None
+    """G-DARTS-A: groups of the convolutions inside the operations; own is our choice, 1
+    for darts_with_attention, else one per channel group"""
+    group_kernels: Literal["shared", "independent"] | None = None
+    """g_pc_darts_a: kernels of the groups; own is our choice, shared"""
+    shuffle: bool | None = None
+    """g_pc_darts_a: interleave the groups as PC-DARTS does; own is our choice, true"""
+    weight_sharing: bool | None = None
+    """random: judge uniform genotypes with shared weights; own is false, one uniform
+    genotype and no training"""
 
 
 class WeightsConfig(Settings):
@@ -126,9 +155,9 @@ class ArchitectureConfig(Settings):
     """L2 penalty, added to the gradient before the moments"""
     gradient_clip: Positive | None = None
     """largest global norm of the gradient; none for no clipping"""
-    initialization: Literal["biased", "plain", "zero"] = "biased"
-    """biased (towards sep_conv_5x5, alpha_adarts only), plain (small normal numbers) or
-    zero. Left out, it is that of the method: biased for alpha_adarts, else plain"""
+    initialization: Literal["biased", "plain", "zero", "uniform"] = "biased"
+    """biased (towards sep_conv_5x5, alpha_adarts only), plain (small normal numbers),
+    zero, or uniform (a genotype, random only). Left out, it is that of the method"""
     order: Literal["first", "second"] = "first"
     """first, or second: through one virtual step of the weights, about three times the
     work"""

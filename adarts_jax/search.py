@@ -37,12 +37,13 @@ def _search(argv: Sequence[str]) -> None:
         recipe=run.recipe,
         command=run.command,
     )
-    last = result.metrics[-1]
-    summary = {
+    summary: dict[str, Any] = {
         "run_directory": str(result.run_directory),
         "genotype": str(result.run_directory / "genotype.json"),
-        **{name: last[name] for name in ("weight/accuracy", "architecture/accuracy")},
     }
+    for last in result.metrics[-1:]:  # none where nothing is trained
+        names = ("weight/accuracy", "architecture/accuracy")
+        summary |= {name: last[name] for name in names}
     sys.stdout.write(json.dumps(summary) + "\n")
 
 

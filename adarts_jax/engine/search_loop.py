@@ -25,7 +25,8 @@ from adarts_jax.engine.console import Console
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.engine.search_epoch import SearchData
-from adarts_jax.engine.search_program import Problem, SearchProgram
+from adarts_jax.engine.search_problem import Problem, make_problem
+from adarts_jax.engine.search_program import SearchProgram
 from adarts_jax.engine.session import Session, Work, open_session
 from adarts_jax.errors import UserError
 from adarts_jax.space.genotype import Genotype
@@ -82,7 +83,7 @@ def search(
         raise UserError("--resume needs --out, the directory of the run to continue")
     place = run_directory.default_place(recipe) if out is None else Path(out)
     start = search_setup.prepare(config, place, resume=resume, overwrite=overwrite)
-    problem = search_program.make_problem(config, start)
+    problem = make_problem(config, start)
     key = jax.random.key(config.seed)
     with open_session(
         place,
@@ -100,11 +101,11 @@ def search(
             f"{config.network.init_channels}) smaller"
         ):
             traced = search_program.trace_init(problem, key)
-            if resume:
+            if resume and problem.trains:
                 training, step = session.restore(traced.out_info)
             else:
                 training, step = devices.compile_quickly(traced)(key), 0
-            if not session.is_complete(step):
+            if problem.trains and not session.is_complete(step):
                 session.announce_compiling()
                 program = search_program.compile_search(problem, training, data)
                 session.note_program(

@@ -8,66 +8,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import PRNGKeyArray
 
-from adarts_jax.bilevel import unrolled
-from adarts_jax.bilevel.optimizers import Optimizers, make_optimizers
+from adarts_jax.bilevel import random_search, unrolled
 from adarts_jax.bilevel.steps import (
     QUANTITIES,
     WEIGHT,
     init_state,
-    search_phase,
 )
-from adarts_jax.config import SearchConfig
-from adarts_jax.data import augment
 from adarts_jax.engine import devices, epoch, search_epoch
-from adarts_jax.engine.epoch import Batching, Training
+from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.pacing import Advance
 from adarts_jax.engine.search_epoch import Pace, Phase, SearchData
+from adarts_jax.engine.search_problem import Problem, join_updates, make_updates
 from adarts_jax.engine.search_setup import Start
-from adarts_jax.methods import METHODS, Method
-from adarts_jax.methods.method import Initialization
-from adarts_jax.networks.stem import choose_stem
 
 # Purposes of keys, next to those of `epoch`.
 _WEIGHTS, _ARCHITECTURE = 2, 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is searched: the parts of a method, made for the data.
-
-    Attributes:
-      method: description of the method.
-      network: search network.
-      optimizers: of the weights and of the architecture.
-      initialization: of the architecture parameters.
-      image_shape: height, width, channels.
-      batching: how batches are made.
-      hessian: how the second order multiplies; None for the first order.
-      moves_architecture: see ``unrolled_phase``.
-      seed: of networks that draw; None for the others.
-      repeat_every: see ``search_phase``.
-    """
-
-    method: Method
-    network: nn.Module
-    optimizers: Optimizers
-    initialization: Initialization
-    image_shape: tuple[int, int, int]
-    batching: Batching
-    hessian: unrolled.Hessian | None = None
-    moves_architecture: bool = False
-    seed: int | None = None
-    repeat_every: int | None = None
-
-    @property
-    def phases(self) -> tuple[int, ...]:
-        """Phases of a step, in order."""
-        if self.hessian is None:
-            return search_epoch.FIRST_ORDER
-        return unrolled.PHASES[self.hessian]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,67 +75,6 @@ class SearchProgram:
         return self.program
 
 
-def make_problem(config: SearchConfig, start: Start) -> Problem:
-    """Build network, optimizers and batching for the data of a search.
-
-    Raises:
-      UserError: the method does not have an option that was chosen.
-    """
-    method, image_shape = METHODS[config.method], start.data.image_shape
-    options = config.options.model_dump(exclude_none=True)
-    network = method.make_network(
-        init_channels=config.network.init_channels,
-        num_cells=config.network.num_cells,
-        num_classes=start.data.num_classes,
-        channel_divisor=config.network.channel_divisor,
-        stem=choose_stem(config.network.stem, image_shape[:2]),
-        options=options,
-    )
-    hessian = None
-    if config.architecture.order == "second":
-        hessian = config.architecture.hessian or "finite_difference"
-    copies_att_darts = config.compat.second_order == "att_darts"
-    optimizers = make_optimizers(
-        momentum=config.weights.momentum,
-        weight_decay=config.weights.weight_decay,
-        gradient_clip=config.weights.gradient_clip,
-        architecture_betas=config.architecture.betas,
-        architecture_weight_decay=config.architecture.weight_decay,
-        architecture_gradient_clip=config.architecture.gradient_clip,
-        virtual_momentum=not copies_att_darts,
-    )
-    batching = make_batching(config, start)
-    return Problem(
-        method,
-        network,
-        optimizers,
-        config.architecture.initialization,
-        image_shape,
-        batching,
-        hessian=hessian,
-        moves_architecture=copies_att_darts,
-        seed=config.seed if method.draws(options) else None,
-        repeat_every=batching.steps_per_epoch if config.compat.stale_step else None,
-    )
-
-
-def make_batching(config: SearchConfig, start: Start) -> Batching:
-    """Return how batches are made of the data of a search."""
-    mean, std = start.statistics
-    return Batching(
-        batch_size=config.batch_size,
-        steps_per_epoch=len(start.parts.weight_indices) // config.batch_size,
-        transform=partial(
-            augment.augment,
-            pad=config.data.pad,
-            flip=config.data.flip,
-            cutout_size=config.data.cutout_size,
-            mean=mean,
-            std=std,
-        ),
-    )
-
-
 def put_data(start: Start, key: PRNGKeyArray) -> SearchData:
     """Put the images of both splits on the device, and no others."""
     data, splits = start.data, start.parts
@@ -208,6 +104,7 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
         arch = problem.method.init_architecture(
             jax.random.fold_in(key, _ARCHITECTURE),
             initialization=problem.initialization,
+            **problem.architecture_options,
         )
         state = init_state(
             problem.network,
@@ -218,6 +115,8 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
         )
         if problem.hessian is not None:
             state = unrolled.begin_unrolling(state)
+        if not problem.method.trains_architecture:
+            state = random_search.begin_random_search(state)
         return Training(
             state, epoch.zero_metrics(search_epoch.NUM_PHASES, len(QUANTITIES))
         )
@@ -262,39 +161,3 @@ def compile_search(
         problem.phases,
         None if product is None else compiled(product),
     )
-
-
-def make_updates(problem: Problem) -> tuple[Phase, Phase | None]:
-    """Return what the phases do, and what ``PRODUCT`` does if there is such a phase."""
-    common: dict[str, Any] = {
-        "network": problem.network,
-        "optimizers": problem.optimizers,
-    }
-    if problem.seed is not None:
-        common["seed"] = problem.seed
-    if problem.hessian is None:
-        if problem.repeat_every is not None:
-            common["repeat_every"] = problem.repeat_every
-        return partial(search_phase, **common), None
-    update = partial(
-        unrolled.unrolled_phase,
-        **common,
-        moves_architecture=problem.moves_architecture,
-    )
-    if problem.hessian == "finite_difference":
-        return update, None
-    return update, partial(unrolled.product_phase, **common)
-
-
-def join_updates(update: Phase, product: Phase) -> Phase:
-    """Return one function of both, for a loop on the device."""
-
-    def either(state: Any, batch: Any, phase: Any, **rates: Any) -> tuple[Any, Any]:
-        return jax.lax.cond(
-            phase == unrolled.PRODUCT,
-            lambda s: product(s, batch, phase, **rates),
-            lambda s: update(s, batch, phase, **rates),
-            state,
-        )
-
-    return either

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from adarts_jax.edges.attended import AttendedEdges
 from adarts_jax.edges.attentive import AttentiveEdges
 from adarts_jax.edges.full import FullEdges
+from adarts_jax.edges.grouped import INITIAL, GroupedEdges
 from adarts_jax.edges.partial import PartialEdges
 from adarts_jax.errors import UserError, did_you_mean
 from adarts_jax.methods.method import Method as Method
@@ -81,6 +82,56 @@ _ATT_DARTS_P = dataclasses.replace(
     attentions=_MASKS,
 )
 
+_GROUP_OPTIONS = (
+    "group_initial",
+    "group_training",
+    "group_activation",
+    "group_place",
+    "conv_groups",
+)
+
+_DARTS_WITH_ATTENTION = Method(
+    name="darts_with_attention",
+    reference="G-DARTS-A, sections 4.1 and 5.2 (DARTS-with-Attention)",
+    primitives=DARTS_PRIMITIVES,
+    edges=GroupedEdges,
+    edge_normalization=False,
+    discretize_rule="darts",
+    options=_GROUP_OPTIONS,
+    num_groups=len(INITIAL),
+)
+
+_G_DARTS_A = dataclasses.replace(
+    _DARTS_WITH_ATTENTION,
+    name="g_darts_a",
+    reference="G-DARTS-A, sections 4.2 and 5.2",
+    edges=functools.partial(GroupedEdges, conv_groups=len(INITIAL)),
+)
+
+_G_PC_DARTS_A = dataclasses.replace(
+    _DARTS_WITH_ATTENTION,
+    name="g_pc_darts_a",
+    reference="G-DARTS-A, sections 4.3 and 5.3 (G-PC-DARTS-A)",
+    edges=functools.partial(
+        GroupedEdges,
+        conv_groups=len(INITIAL),
+        group_kernels="shared",
+        group_place="after",
+        shuffle=True,
+    ),
+    edge_normalization=True,
+    discretize_rule="edge_weighted",
+    options=(*_GROUP_OPTIONS, "group_kernels", "shuffle"),
+)
+
+_RANDOM = dataclasses.replace(
+    _DARTS,
+    name="random",
+    reference="uniform genotypes of the space of DARTS, as in its table 1",
+    options=("weight_sharing",),
+    trains_architecture=False,
+)
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
@@ -91,6 +142,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _ALPHA_ADARTS,
             _ATT_DARTS_S,
             _ATT_DARTS_P,
+            _DARTS_WITH_ATTENTION,
+            _G_DARTS_A,
+            _G_PC_DARTS_A,
+            _RANDOM,
         )
     }
 )

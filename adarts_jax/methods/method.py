@@ -5,17 +5,23 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import PRNGKeyArray
 
 from adarts_jax import architecture
 from adarts_jax.architecture import ArchitectureParams
+from adarts_jax.edges.grouped import INITIAL
 from adarts_jax.errors import UserError, did_you_mean
+from adarts_jax.methods.uniform import uniform_architecture
 from adarts_jax.networks.search_network import SearchNetwork
 from adarts_jax.space import topology
 from adarts_jax.space.stack import Stem
 
-Initialization = Literal["biased", "plain", "zero"]
+# Options that shape the architecture parameters or the search, not the edges.
+_NOT_OF_EDGES = ("group_training", "weight_sharing")
+
+Initialization = Literal["biased", "plain", "zero", "uniform"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Method:
       options: settings of ``edges`` that a caller may choose.
       attentions: candidates after the operations of an edge, in the order of the
         attention logits' columns; ``edges`` has them too.
+      num_groups: groups of channels that must divide the width of every cell.
+      trains_architecture: whether gradients move the architecture; random search draws
+        it instead.
     """
 
     name: str
@@ -47,10 +56,18 @@ class Method:
     biased_primitive: str | None = None
     options: tuple[str, ...] = ()
     attentions: tuple[str, ...] = ()
+    num_groups: int = 1
+    trains_architecture: bool = True
+
+    @property
+    def groups_convolutions(self) -> bool:
+        """Whether the convolutions of the operations have groups."""
+        bound = getattr(self.edges, "keywords", {})
+        return bound.get("conv_groups", 1) > 1
 
     def draws(self, options: Mapping[str, Any]) -> bool:
         """Whether the search network needs random numbers with these options."""
-        return options.get("channel_choice") == "random"
+        return options.get("channel_choice") == "random" or not self.trains_architecture
 
     @property
     def divides_channels(self) -> bool:
@@ -63,6 +80,8 @@ class Method:
 
         The papers of DARTS and Att-DARTS start at zero, their code with small noise.
         """
+        if not self.trains_architecture:
+            return ("uniform", "plain", "zero")
         if self.biased_primitive:
             return ("biased", "plain", "zero")
         return ("plain", "zero")
@@ -104,6 +123,10 @@ class Method:
                 f"leave out channel_divisor = {channel_divisor} or make it 1"
             )
         check_channel_divisors(init_channels, num_cells, divisors)
+        groups = self.count_groups(options or {})
+        check_channel_divisors(
+            init_channels, num_cells, (groups,) * num_cells, name="the number of groups"
+        )
         return SearchNetwork(
             init_channels=init_channels,
             num_cells=num_cells,
@@ -114,6 +137,21 @@ class Method:
             num_nodes=num_nodes,
             stem=stem,
         )
+
+    def count_groups(self, options: Mapping[str, Any]) -> int:
+        """Return the number of channel groups of an edge.
+
+        Raises:
+          UserError: the convolutions have another number of groups that does not fit.
+        """
+        initial, convs = options.get("group_initial"), options.get("conv_groups", 1)
+        groups = self.num_groups if initial is None else len(initial)
+        if groups % convs and convs % groups:
+            raise UserError(
+                f"conv_groups = {convs} and the {groups} values of group_initial must "
+                "divide each other"
+            )
+        return max(groups, convs)
 
     def choose_edges(self, options: Mapping[str, Any]) -> Callable[..., nn.Module]:
         """Return the edges with some of their settings chosen.
@@ -128,7 +166,11 @@ class Method:
                     f"{self.name} has no option '{name}'"
                     f"{did_you_mean(name, self.options)} (it has: {known})"
                 )
-        return functools.partial(self.edges, **options) if options else self.edges
+        settings = {k: v for k, v in options.items() if k not in _NOT_OF_EDGES}
+        initial = settings.get("group_initial")
+        if initial is not None and self.groups_convolutions:
+            settings.setdefault("conv_groups", len(initial))
+        return functools.partial(self.edges, **settings) if settings else self.edges
 
     def init_architecture(
         self,
@@ -136,13 +178,17 @@ class Method:
         *,
         initialization: Initialization | None = None,
         num_nodes: int = topology.NUM_NODES,
+        num_cells: int = 8,
+        options: Mapping[str, Any] | None = None,
     ) -> ArchitectureParams:
         """Draw architecture parameters.
 
         Args:
           key: random key.
-          initialization: "biased", "plain" or "zero"; None: the method's default.
+          initialization: one of ``initializations``; None: the method's default.
           num_nodes: intermediate nodes per cell.
+          num_cells: of the network; read where groups belong to the architecture.
+          options: as in ``make_network``.
 
         Raises:
           UserError: the method has no such initialization.
@@ -153,11 +199,17 @@ class Method:
                 f"initialization = '{chosen}' is not available for {self.name};"
                 f" choose from: {', '.join(self.initializations)}"
             )
+        if chosen == "uniform":
+            return uniform_architecture(
+                key,
+                num_edges=topology.num_edges(num_nodes),
+                num_primitives=len(self.primitives),
+            )
         scale = 0.0 if chosen == "zero" else architecture.PLAIN_SCALE
         biased = None
         if chosen == "biased" and self.biased_primitive:
             biased = self.primitives.index(self.biased_primitive)
-        return architecture.init_architecture(
+        arch = architecture.init_architecture(
             key,
             num_primitives=len(self.primitives),
             num_nodes=num_nodes,
@@ -166,10 +218,20 @@ class Method:
             biased_primitive=biased,
             scale=scale,
         )
+        options = options or {}
+        if options.get("group_training") != "architecture":
+            return arch
+        initial = jnp.array(options.get("group_initial", INITIAL), jnp.float32)
+        shape = (num_cells, topology.num_edges(num_nodes), len(initial))
+        return dataclasses.replace(arch, groups=jnp.broadcast_to(initial, shape))
 
 
 def check_channel_divisors(
-    init_channels: int, num_cells: int, divisors: Sequence[int]
+    init_channels: int,
+    num_cells: int,
+    divisors: Sequence[int],
+    *,
+    name: str = "channel_divisor",
 ) -> None:
     """Check that every cell's channels can be divided.
 
@@ -179,7 +241,7 @@ def check_channel_divisors(
     """
     if len(divisors) != num_cells:
         raise UserError(
-            f"channel_divisor has {len(divisors)} values for num_cells = {num_cells};"
+            f"{name} has {len(divisors)} values for num_cells = {num_cells};"
             " give one number, or one per cell"
         )
     reductions, width = topology.reduction_cells(num_cells), init_channels
@@ -188,13 +250,13 @@ def check_channel_divisors(
         factor = width // init_channels
         if divisor < 1 or width % divisor:
             raise UserError(
-                f"init_channels = {init_channels} must be divisible by channel_divisor"
+                f"init_channels = {init_channels} must be divisible by {name}"
                 f" = {divisor} (cell {cell} has {factor} x {init_channels} channels);"
                 f" {_suggest(init_channels, divisor)}"
             )
         if cell in reductions and (width // divisor) % 2:
             raise UserError(
-                f"channel_divisor = {divisor} leaves {width // divisor} channels in"
+                f"{name} = {divisor} leaves {width // divisor} channels in"
                 f" reduction cell {cell}, which must be even;"
                 f" {_suggest(init_channels, 2 * divisor)}"
             )

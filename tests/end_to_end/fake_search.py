@@ -12,7 +12,7 @@ from flax import struct
 
 from adarts_jax import architecture
 from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
-from adarts_jax.engine import search_program
+from adarts_jax.engine import search_problem, search_program
 from adarts_jax.space.operations import DARTS_PRIMITIVES
 
 
@@ -73,6 +73,9 @@ METHOD = SimpleNamespace(
     name="alpha_adarts",
     primitives=DARTS_PRIMITIVES,
     discretize_rule="edge_weighted",
+    attentions=(),
+    trains_architecture=True,
+    draws=lambda options: False,
     make_network=lambda **sizes: SimpleNamespace(**sizes),
     init_architecture=lambda key, *, initialization: architecture.init_architecture(
         key, num_primitives=len(DARTS_PRIMITIVES)
@@ -82,7 +85,7 @@ METHOD = SimpleNamespace(
 
 def install(monkeypatch):
     """Put the fake in the place of network, optimizers and steps."""
-    monkeypatch.setattr(search_program, "METHODS", {"alpha_adarts": METHOD})
+    monkeypatch.setattr(search_problem, "METHODS", {"alpha_adarts": METHOD})
     monkeypatch.setattr(search_program, "init_state", init_state)
-    monkeypatch.setattr(search_program, "search_phase", search_phase)
-    monkeypatch.setattr(search_program, "make_optimizers", lambda **settings: None)
+    monkeypatch.setattr(search_problem, "search_phase", search_phase)
+    monkeypatch.setattr(search_problem, "make_optimizers", lambda **settings: None)

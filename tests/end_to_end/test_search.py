@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adarts_jax.engine import devices, pacing, search_program
+from adarts_jax.engine import devices, pacing, search_problem, search_program
 from adarts_jax.engine.console import Console
 from adarts_jax.report import pictures
 from adarts_jax.search import main
@@ -334,7 +334,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(fake, tmp_path, capsys):
         rate = jnp.where(state.step == 8, jnp.inf, weight_learning_rate)
         return update(state, *batch, weight_learning_rate=rate, **settings)
 
-    fake.setattr(search_program, "search_phase", explode)
+    fake.setattr(search_problem, "search_phase", explode)
     assert run(place) == 1
     out, err = capsys.readouterr()
     assert out == ""
