@@ -67,8 +67,9 @@ def retrain(
     Args:
       config: of the training.
       out: run directory; None for ``runs/<date>-<recipe>``.
-      resume: continue the run in ``out`` where it stopped; the result is, bit for bit,
-        that of a run that never stopped (same kind and number of devices).
+      resume: continue the run in ``out`` where it stopped, or start it anew if nothing
+        was saved yet; the result is, bit for bit, that of a run that never stopped
+        (same kind and number of devices).
       overwrite: replace the run in ``out``.
       recipe: name of the recipe, for the name of the run directory.
       command: the command line, for the manifest.
@@ -97,7 +98,8 @@ def retrain(
         epochs=config.epochs,
         steps_per_epoch=problem.batching.steps_per_epoch,
     ) as session:
-        if not resume:
+        is_saved = bool(session.checkpoints.steps())
+        if not is_saved:
             _write_start(session, config, start)
         data = retrain_program.put_data(start, key)
         tested = retrain_program.tested_data(start)
@@ -105,7 +107,7 @@ def retrain(
             f"make batch_size (now {config.batch_size}) or network.init_channels (now "
             f"{config.network.init_channels}) smaller, or set network.remat = true"
         ):
-            if resume:
+            if is_saved:
                 shapes = retrain_program.state_shapes(problem)
                 training, step = session.restore(shapes)
             else:

@@ -110,8 +110,17 @@ def default_place(recipe: str) -> Path:
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{recipe or 'digits'}"
 
 
-def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
+def check_place(
+    place: Path, *, resume: bool, overwrite: bool, must_be_saved: bool = True
+) -> None:
     """Check, before any work, that a run may start in a directory.
+
+    Args:
+      place: run directory.
+      resume: the run there is to be continued.
+      overwrite: the run there is to be replaced.
+      must_be_saved: whether there must be a checkpoint to resume from; else a run that
+        was stopped before the first one starts anew.
 
     Raises:
       UserError: the directory exists and neither flag is given, there is nothing to
@@ -127,7 +136,8 @@ def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
                 "--resume, or name its directory with --out"
             )
         saved = RunDirectory(place).checkpoints.glob("*")
-        if not any(entry.name.isdigit() for entry in saved):  # else half written
+        is_saved = any(entry.name.isdigit() for entry in saved)  # else half written
+        if must_be_saved and not is_saved:
             raise UserError(
                 f"--resume: nothing was saved yet in {shown}; start again with "
                 "--overwrite"

@@ -237,6 +237,14 @@ def test_a_loop_on_the_device_resumes_the_same(quick, run, tmp_path):
     assert contents(tmp_path / "stopped") == contents(tmp_path / "chunks")
 
 
+def test_stopped_before_anything_was_saved(quick, run, whole, tmp_path):
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "config.json").write_text((whole / "config.json").read_text())
+    assert run(place, "--resume") == 0
+    assert contents(place) == contents(whole)
+
+
 def test_the_config_of_a_run_repeats_it(quick, whole, tmp_path):
     place = tmp_path / "run"
     assert main(["--config", str(whole / "config.json"), "--out", str(place)]) == 0
@@ -367,6 +375,8 @@ def test_without_held_out_images_only_the_last_epoch_is_kept(
     quick, run, tmp_path, capsys
 ):
     argv = ["--data.held-out-fraction", "0", "--evaluation.every", "2"]
+    # as many images to train on, and per test batch, as in the other runs
+    argv += ["--data.num-examples", "99", "--evaluation.batch-size", "11"]
     assert run(tmp_path / "run", *argv, "--evaluation.first-epoch", "1") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["held_out_selected_accuracy"] is None
