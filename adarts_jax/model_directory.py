@@ -62,7 +62,7 @@ def save_model(
     """
     directory = Path(directory)
     text = spec.to_json()
-    tensors = _export(variables, spec.make_network())
+    tensors = _export(variables, spec)
     _check_channels(directory / WEIGHTS_FILE, variables, spec)
     metadata = {"format": FORMAT}
     try:
@@ -97,7 +97,9 @@ def load_model(
     path = directory / WEIGHTS_FILE
     tensors = _read_weights(path)
     try:
-        variables = torch_weights.derived_variables(tensors, network)
+        variables = torch_weights.derived_variables(
+            tensors, network, image_size=spec.image_size
+        )
     except UserError as error:
         raise UserError(f"{path} does not fit {SPEC_FILE}: {error}") from None
     _check_channels(path, variables, spec)
@@ -163,11 +165,13 @@ def _check_channels(path: Path, variables: PyTree, spec: ModelSpec) -> None:
         )
 
 
-def _export(variables: PyTree, network: DerivedNetwork) -> dict[str, np.ndarray]:
+def _export(variables: PyTree, spec: ModelSpec) -> dict[str, np.ndarray]:
     """Name every number, or say what is not of this network."""
+    network = spec.make_network()
     try:
         tensors = torch_weights.derived_state_dict(variables, network)
-        torch_weights.derived_variables(tensors, network)  # checks names and shapes
+        # For its checks of names and shapes.
+        torch_weights.derived_variables(tensors, network, image_size=spec.image_size)
     except (UserError, IndexError, ValueError) as error:
         raise UserError(
             f"the variables are not those of the network of the spec: {error}"

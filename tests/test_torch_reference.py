@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.functional import cross_entropy  # noqa: E402
 
+from adarts_jax.space.published import PUBLISHED  # noqa: E402
 from adarts_jax.torch_reference import derived_network  # noqa: E402
 from adarts_jax.torch_reference.derived_network import DerivedNetwork  # noqa: E402
 from benchmarks.torch_reference import (  # noqa: E402
@@ -267,3 +268,25 @@ def test_imagenet_network_matches_the_original(golden):
 @pytest.mark.slow
 def test_published_size_network_matches_the_original(golden):
     assert_derived_matches(golden, "A1_alphaadarts_cifar10_full")
+
+
+def test_networks_with_attention_match_the_original(golden):
+    arrays, entry = golden("A5_att_cifar10_small")
+    published = PUBLISHED["att_darts"]
+    ctor = entry["ctor"]
+    network = derived_network.CifarNetwork(
+        derived_network.Genotype(
+            published.normal,
+            published.normal_concat,
+            published.reduce,
+            published.reduce_concat,
+        ),
+        ctor["C"],
+        ctor["layers"],
+        ctor["num_classes"],
+        auxiliary=False,
+    )
+    network.load_state_dict(stored_state(golden, entry["name"]), strict=True)
+    with torch.no_grad():
+        logits, _ = network.eval()(batch(arrays)[0])
+    assert_close(entry, "eval", logits, arrays["eval/logits"])

@@ -26,11 +26,8 @@ from adarts_jax.torch_weights.inference import (
 from adarts_jax.torch_weights.layouts import StateDictMismatchError
 from adarts_jax.torch_weights.writer import write_state_dict
 
-# Of pixels scaled to [0, 1]; what the originals train with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 _USUAL_SIDE = {"cifar": 32, "imagenet": 224}
+_USUAL_STATISTICS = {"cifar": "cifar10", "imagenet": "imagenet"}
 _COUNTER = "num_batches_tracked"
 
 StateDict = Mapping[str, np.ndarray]
@@ -93,7 +90,9 @@ def build_model(
     size = infer_size(state_dict)
     spec = _make_spec(size, genotype, images, _provenance(state_dict, source))
     try:
-        variables = torch_weights.derived_variables(state_dict, spec.make_network())
+        variables = torch_weights.derived_variables(
+            state_dict, spec.make_network(), image_size=spec.image_size
+        )
     except StateDictMismatchError as error:
         fitting = fitting_genotypes(state_dict, size, PUBLISHED)
         raise StateDictMismatchError(
@@ -151,10 +150,8 @@ def write_torch(model: Model, path: Path) -> None:
 def _make_spec(
     size: NetworkSize, genotype: Genotype, images: Images, provenance: dict
 ) -> ModelSpec:
-    usual = (augment.CIFAR10_MEAN, augment.CIFAR10_STD)
-    if size.stem == "imagenet":
-        usual = (IMAGENET_MEAN, IMAGENET_STD)
-    mean, std = images.mean or usual[0], images.std or usual[1]
+    mean, std = augment.PUBLISHED_STATISTICS[_USUAL_STATISTICS[size.stem]]
+    mean, std = images.mean or mean, images.std or std
     side = images.side or _USUAL_SIDE[size.stem]
     names = images.class_names or tuple(map(str, range(size.num_classes)))
     return ModelSpec(

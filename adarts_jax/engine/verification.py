@@ -83,11 +83,19 @@ def check_reference(spec: ModelSpec) -> None:
     Raises:
       UserError: there is none.
     """
-    if any(entry.attention for entry in (*spec.genotype.normal, *spec.genotype.reduce)):
-        raise UserError(
-            "there is no PyTorch reference of networks with attention to verify by; "
-            "leave --verify out"
-        )
+    import_torch()
+    from adarts_jax.torch_reference import attention, primitives
+
+    for entry in (*spec.genotype.normal, *spec.genotype.reduce):
+        for layer, known in (
+            (entry.op, primitives.NAMES),
+            (entry.attention or "Identity", attention.ATTENTIONS),
+        ):
+            if layer not in known:
+                raise UserError(
+                    f"there is no PyTorch reference of {layer} to verify by; leave "
+                    "--verify out"
+                )
 
 
 def random_images(spec: ModelSpec, count: int) -> np.ndarray:
@@ -193,9 +201,9 @@ def _make_reference(spec: ModelSpec, state_dict: Mapping[str, np.ndarray]) -> An
     }
     network = stems[spec.stem](
         derived_network.Genotype(
-            [(entry.op, entry.source) for entry in genotype.normal],
+            genotype.normal,
             genotype.normal_concat,
-            [(entry.op, entry.source) for entry in genotype.reduce],
+            genotype.reduce,
             genotype.reduce_concat,
         ),
         spec.init_channels,
@@ -207,7 +215,7 @@ def _make_reference(spec: ModelSpec, state_dict: Mapping[str, np.ndarray]) -> An
     tensors = {k: torch.from_numpy(v) for k, v in plain_names(state_dict).items()}
     network.load_state_dict(tensors, strict=True)
     for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             layer.momentum = 0.0  # train mode must not change what eval mode uses
     return network
 

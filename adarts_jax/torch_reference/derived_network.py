@@ -6,28 +6,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adarts_jax.torch_reference.attention import ATTENTIONS
 from adarts_jax.torch_reference.primitives import (
     FactorizedReduce,
     ReluConvBn,
     primitive,
 )
 
-OpAndSource = tuple[str, int]
+# Operation, source and, with Att-DARTS, the attention that follows.
+Edge = tuple[str, int] | tuple[str, int, str | None]
 
 
 class Genotype(NamedTuple):
     """The four fields a genotype has in every dialect.
 
     Attributes:
-      normal: two (operation, source) pairs per node, normal cells.
+      normal: two (operation, source) pairs per node, normal cells; with Att-DARTS
+        the attention is third.
       normal_concat: states joined into the output of a normal cell.
       reduce: as ``normal``, for reduction cells.
       reduce_concat: as ``normal_concat``, for reduction cells.
     """
 
-    normal: Sequence[OpAndSource]
+    normal: Sequence[Edge]
     normal_concat: Sequence[int]
-    reduce: Sequence[OpAndSource]
+    reduce: Sequence[Edge]
     reduce_concat: Sequence[int]
 
 
@@ -61,18 +64,27 @@ class DerivedCell(nn.Module):
         adapter = FactorizedReduce if reduction_before else ReluConvBn
         self.preprocess0 = adapter(channels_in[0], channels, affine=True)
         self.preprocess1 = ReluConvBn(channels_in[1], channels, affine=True)
-        self._ops = nn.ModuleList(
-            primitive(name, channels, 2 if reduction and source < 2 else 1, affine=True)
-            for name, source in edges
+        operations = nn.ModuleList(
+            primitive(op, channels, 2 if reduction and source < 2 else 1, affine=True)
+            for op, source, *_ in edges
         )
-        self.sources = [source for _, source in edges]
+        attentions = [attention for _, _, *rest in edges for attention in rest]
+        self.attends = any(attentions)
+        if self.attends:
+            self._first_layers = operations
+            self._second_layers = nn.ModuleList(
+                ATTENTIONS[name or "Identity"](channels) for name in attentions
+            )
+        else:
+            self._ops = operations
+        self.sources = [edge[1] for edge in edges]
         self.concat_nodes = list(concat)
         self.channels_out = len(self.concat_nodes) * channels
 
     def forward(self, s0: Tensor, s1: Tensor, drop_probability: float) -> Tensor:
         """Two earlier outputs to the concatenation of the listed nodes."""
         states = [self.preprocess0(s0), self.preprocess1(s1)]
-        for first in range(0, len(self._ops), 2):
+        for first in range(0, len(self.sources), 2):
             states.append(
                 self._path(first, states, drop_probability)
                 + self._path(first + 1, states, drop_probability)
@@ -82,12 +94,18 @@ class DerivedCell(nn.Module):
     def _path(
         self, index: int, states: list[Tensor], drop_probability: float
     ) -> Tensor:
-        operation = self._ops[index]
-        out = operation(states[self.sources[index]])
+        layers = [(self._first_layers if self.attends else self._ops)[index]]
+        layers += [self._second_layers[index]] if self.attends else []
+        out = states[self.sources[index]]
+        for layer in layers:
+            out = layer(out)
         # Plain skip connections always survive, so that no sample loses a node.
-        if drop_probability > 0.0 and not isinstance(operation, nn.Identity):
-            return drop_path(out, drop_probability)
-        return out
+        plain = any(isinstance(layer, nn.Identity) for layer in layers)
+        return (
+            out
+            if plain or drop_probability == 0.0
+            else drop_path(out, drop_probability)
+        )
 
 
 class AuxiliaryHead(nn.Module):

@@ -171,6 +171,9 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+NAMES = frozenset(_BUILDERS)
+
+
 def primitive(name: str, channels: int, stride: int, *, affine: bool) -> nn.Module:
     """Build one operation at a fixed width.
 

@@ -18,7 +18,11 @@ from adarts_jax.networks.search_network import SearchNetwork
 from adarts_jax.space import topology
 from adarts_jax.space.stack import image_size as default_size
 from adarts_jax.torch_weights.derived_rules import derived_rules
-from adarts_jax.torch_weights.layouts import export_state_dict, import_state_dict
+from adarts_jax.torch_weights.layouts import (
+    export_state_dict,
+    import_state_dict,
+    plain_names,
+)
 from adarts_jax.torch_weights.search_rules import edge_attentions, search_rules
 
 _ARCHITECTURE = {
@@ -68,7 +72,10 @@ def search_state_dict(
 
 
 def derived_variables(
-    state_dict: Mapping[str, np.ndarray], network: DerivedNetwork
+    state_dict: Mapping[str, np.ndarray],
+    network: DerivedNetwork,
+    *,
+    image_size: tuple[int, int] | None = None,
 ) -> PyTree:
     """Map the state dict of a PyTorch derived network to our variables.
 
@@ -77,6 +84,8 @@ def derived_variables(
         ``num_batches_tracked`` are understood).
       network: the derived network of the same size, with an auxiliary head if the
         state dict has one.
+      image_size: height and width of the images; None for the usual. Only the
+        attention GE has weights that depend on it.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}`` of NumPy arrays.
@@ -84,11 +93,12 @@ def derived_variables(
     Raises:
       UserError: entries are missing, unexpected or of another shape.
     """
-    first = derived_rules(network)[0].key
-    stem = [v for k, v in state_dict.items() if k.removeprefix("module.") == first]
-    channels = np.shape(stem[0])[1] if stem else 3
-    template = _derived_shapes(network, channels)  # pyright: ignore[reportArgumentType]
-    return import_state_dict(state_dict, derived_rules(network), template)
+    arrays, rules = plain_names(state_dict), derived_rules(network)
+    stem = arrays.get(rules[0].key)
+    channels = 3 if stem is None or stem.ndim != 4 else stem.shape[1]
+    size = default_size(network.stem, image_size)
+    template = _derived_shapes(network, (*size, channels))
+    return import_state_dict(arrays, rules, template)
 
 
 def derived_state_dict(
@@ -124,9 +134,10 @@ def search_architecture(tensors: Mapping[str, np.ndarray]) -> ArchitectureParams
 
 
 @functools.lru_cache(maxsize=8)
-def _derived_shapes(network: DerivedNetwork, image_channels: int) -> PyTree:
-    size = default_size(network.stem, None)  # shapes do not depend on it
-    return variable_shapes(network, (*size, image_channels))
+def _derived_shapes(
+    network: DerivedNetwork, image_shape: tuple[int, int, int]
+) -> PyTree:
+    return variable_shapes(network, image_shape)
 
 
 def _shapes(network: SearchNetwork, image_shape: tuple[int, int, int]) -> PyTree:

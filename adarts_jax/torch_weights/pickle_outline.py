@@ -149,9 +149,9 @@ class _Walk:
         """Follow one instruction."""
         stack = self._stack
         match name:
-            case "PROTO" if arg != PROTOCOL:
-                _refuse(f"is a pickle of protocol {arg}, torch.save writes {PROTOCOL}")
-            case "PROTO" | "STOP":
+            case "PROTO":
+                _check_protocol(arg)
+            case "STOP":
                 pass
             case "MARK":
                 self._marked.append(stack)
@@ -229,6 +229,11 @@ class _Walk:
             self.tensors.append(tensor)
             return tensor
         _refuse("calls something that is no part of a state dict")
+
+
+def _check_protocol(protocol: int) -> None:
+    if protocol != PROTOCOL:
+        _refuse(f"is a pickle of protocol {protocol}, torch.save writes {PROTOCOL}")
 
 
 def _plain_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:

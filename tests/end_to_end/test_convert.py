@@ -1,10 +1,12 @@
 """``adarts_jax.convert``: both directions, whole and exact; mistakes in one line."""
 
+import dataclasses
 import json
 from collections import OrderedDict
 
 import numpy as np
 import pytest
+from tiny_model import SPEC, write_tiny_model
 
 torch = pytest.importorskip("torch")
 
@@ -139,8 +141,8 @@ def test_verification_shows_images_of_a_data_set(place, capsys):
 def test_a_wrong_conversion_does_not_pass(place, capsys, monkeypatch):
     convert = aj.torch_weights.derived_variables
 
-    def spoil(*arguments):
-        variables = convert(*arguments)
+    def spoil(*arguments, **options):
+        variables = convert(*arguments, **options)
         variables["params"]["classifier"]["linear"]["kernel"] *= 1.001
         return variables
 
@@ -150,6 +152,17 @@ def test_a_wrong_conversion_does_not_pass(place, capsys, monkeypatch):
     assert not json.loads(out)["verification"]["passed"]
     assert "logits differ by" in err
     assert err.count("\n") == 1
+
+
+def test_what_no_reference_has_is_not_verified(place, capsys):
+    attended = [("skip_connect", 0, "GE_theta-plus"), ("skip_connect", 1, "Identity")]
+    genotype = aj.Genotype(attended, [2], attended, [2])
+    spec = dataclasses.replace(SPEC, genotype=genotype, init_channels=16)
+    write_tiny_model(place / "model", spec)
+    argv = ["to-torch", "model", "--out", "net.pt", "--overwrite", "--verify"]
+    err = run(capsys, *argv, status=2)
+    assert "no PyTorch reference of GE_theta-plus" in err
+    run(capsys, *argv[:-1])
 
 
 def test_the_one_published_genotype_that_fits_is_used_and_told(place, capsys):

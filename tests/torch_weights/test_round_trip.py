@@ -24,14 +24,19 @@ OPERATIONS = [
 ]
 
 
+ATTENTIONS = ["Identity", "SE", "BAM", "CBAM", "DoubleAttention"]
+
+
 @st.composite
-def cells(draw):
+def cells(draw, attends):
     nodes = draw(st.integers(1, 3))
     entries = [
         (draw(st.sampled_from(OPERATIONS)), draw(st.integers(0, node + 1)))
         for node in range(nodes)
         for _ in range(2)
     ]
+    if attends:
+        entries = [(*entry, draw(st.sampled_from(ATTENTIONS))) for entry in entries]
     last = nodes + 1
     concat = draw(st.lists(st.integers(2, last), min_size=1, max_size=3, unique=True))
     return entries, sorted(concat)
@@ -45,9 +50,11 @@ def specs(draw):
         )
     )
     channels, classes = draw(st.integers(1, 3)), draw(st.integers(2, 5))
+    attends = draw(st.sampled_from([False, False, True]))
     return ModelSpec(
-        genotype=aj.Genotype(*draw(cells()), *draw(cells())),
-        init_channels=draw(st.sampled_from([2, 4, 6])),
+        genotype=aj.Genotype(*draw(cells(attends)), *draw(cells(attends))),
+        # Attentions divide the width by 16.
+        init_channels=16 if attends else draw(st.sampled_from([2, 4, 6])),
         num_cells=draw(st.integers(1, 4)),
         num_classes=classes,
         stem=stem,
