@@ -176,8 +176,8 @@ class CompatConfig(Settings):
     """repeat the last weight update of every epoch, true or false: the published
     alpha-ADARTS steps once more, on old gradients, before every next epoch"""
     second_order: Literal["darts", "att_darts"] = "darts"
-    """att_darts: the virtual step has no momentum and moves the architecture too, as
-    in the published code of Att-DARTS"""
+    """att_darts: the virtual step has no momentum and moves the architecture too, and
+    the clipped norm includes it, as in the published code of Att-DARTS"""
 
 
 class SearchConfig(Settings):

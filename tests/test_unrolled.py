@@ -188,3 +188,30 @@ def test_an_architecture_that_moves_gives_another_gradient():
         )
         found.append(after.unrolling.direct.alpha_normal)
     assert not np.allclose(*found, rtol=1e-2)
+
+
+def test_clipping_includes_an_architecture_that_moves():
+    network, arch = smooth()
+    optimizers = make_optimizers(gradient_clip=1e-3, weight_decay=0.0, momentum=0.0)
+    moved = []
+    for moves in (False, True):
+        state = steps.init_state(
+            network, arch, optimizers, image_shape=(4, 4, 3), key=jax.random.key(0)
+        )
+        state = unrolled.begin_unrolling(state)
+        unrolling = state.unrolling.replace(direct=jax.tree.map(jnp.ones_like, arch))
+        state = dataclasses.replace(state, unrolling=unrolling)
+        after, _ = unrolled.unrolled_phase(
+            state,
+            draw_batch(10),
+            jnp.int32(WEIGHT),
+            network=network,
+            optimizers=optimizers,
+            weight_learning_rate=1.0,
+            architecture_learning_rate=0.1,
+            moves_architecture=moves,
+        )
+        change = jax.tree.map(jnp.subtract, after.params, state.params)
+        moved.append(optax.global_norm(change))
+    np.testing.assert_allclose(moved[0], 1e-3, rtol=1e-2)
+    assert moved[1] < 0.8 * moved[0]

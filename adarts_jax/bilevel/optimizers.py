@@ -22,11 +22,13 @@ class Optimizers:
       architecture: for the architecture parameters.
       virtual: that of the weights without clipping, with the same state: the virtual
         step of the second order.
+      gradient_clip: largest global norm of the weight gradient; None for none.
     """
 
     weight: optax.GradientTransformation
     architecture: optax.GradientTransformation
     virtual: optax.GradientTransformation
+    gradient_clip: float | None = None
 
 
 def make_optimizers(
@@ -69,6 +71,7 @@ def make_optimizers(
             optax.scale_by_adam(beta1, beta2, eps=1e-8),
         ),
         virtual=sgd(None, momentum if virtual_momentum else 0.0),
+        gradient_clip=gradient_clip,
     )
 
 

@@ -104,7 +104,8 @@ def unrolled_phase(
       weight_learning_rate: eta; may be traced.
       architecture_learning_rate: xi; may be traced.
       moves_architecture: let the virtual step and the finite difference move the
-        architecture as if it belonged to the weights (Att-DARTS' published code).
+        architecture as if it belonged to the weights, and clip the weights by a norm
+        that includes it (Att-DARTS' published code).
       seed: of networks that draw; None for the others.
 
     Differs from the original: the weights are not clipped in the virtual step, as in
@@ -129,10 +130,7 @@ def unrolled_phase(
     )
     branches = {
         ARCHITECTURE: partial(_look_ahead, moves=moves_architecture),
-        WEIGHT: lambda s, g: (
-            update_weights(s, g, optimizers, weight_learning_rate),
-            phase_values(g, g.params),
-        ),
+        WEIGHT: partial(_weight_step, **context),
         VIRTUAL: partial(_virtual_step, **context),
         PLUS: _keep_plus,
         MINUS: finish,
@@ -192,6 +190,26 @@ def _virtual_step(
         opt_state = optimizers.virtual.init(still)
         arch, _ = descend(optimizers.virtual, found.arch, opt_state, arch, rate)
     return _hand_on(state, found, point=(params, arch)), _nothing()
+
+
+def _weight_step(
+    state: SearchState,
+    found: Gradients,
+    *,
+    optimizers: Optimizers,
+    rate: Float[Array, ""] | float,
+    moves: bool,
+) -> tuple[SearchState, Float[Array, " quantity"]]:
+    values = phase_values(found, found.params)
+    limit = optimizers.gradient_clip
+    if moves and limit is not None:
+        # Att-DARTS clips by the norm of all gradients it has: those of the architecture
+        # are the sum of this pass and of the architecture step, never cleared.
+        left = jax.tree.map(jnp.add, state.unrolling.direct, found.arch)
+        norm = optax.global_norm((found.params, left))
+        factor = jnp.minimum(1.0, limit / (norm + 1e-6))
+        found = found._replace(params=jax.tree.map(lambda g: factor * g, found.params))
+    return update_weights(state, found, optimizers, rate), values
 
 
 def _look_ahead(

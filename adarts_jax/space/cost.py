@@ -123,6 +123,8 @@ def search_network_cost(
     channel_divisors: int | Sequence[int] = 1,
     channel_attention: ChannelAttention | None = None,
     edge_attentions: Sequence[str] = (),
+    conv_groups: int = 1,
+    edge_factors: int = 0,
     init_channels: int = 16,
     num_cells: int = 8,
     num_classes: int = 10,
@@ -138,6 +140,9 @@ def search_network_cost(
         the operations.
       channel_attention: the attention over channels of every edge, if any.
       edge_attentions: attention candidates of every edge (Att-DARTS).
+      conv_groups: groups of the 1x1 convolutions of an edge, each with weights of its
+        own (G-DARTS-A).
+      edge_factors: trained factors of every edge, one per group (G-DARTS-A).
       init_channels: channels of the first cells; doubled at every reduction.
       num_cells: cells in all; reductions at one and two thirds.
       num_classes: outputs of the classifier.
@@ -167,7 +172,8 @@ def search_network_cost(
     for place, divisor in zip(places, _divisors(channel_divisors, places), strict=True):
         costs.append(preprocess_cost(place, affine=False))
         for source, _ in topology.edge_sources(num_nodes):
-            costs.append(_mixed_cost(place, source, primitives, divisor))
+            mixed = _mixed_cost(place, source, primitives, divisor * conv_groups)
+            costs += [mixed] * conv_groups + [Cost(edge_factors, 0)]
             costs.append(_attentions_cost(place, edge_attentions))
             costs.append(
                 _channel_attention_cost(

@@ -7,7 +7,7 @@ from golden import read_index
 
 # Which fixture is checked where; each file accounts for the arrays of its fixtures.
 CHECKED = {
-    "A[1-4]_*": "tests/parity/test_derived_goldens.py",
+    "A[1-5]_*": "tests/parity/test_derived_goldens.py",
     "B1_alpha_genotypes": "tests/test_discretize.py",
     "B3_pc_genotypes": "tests/test_discretize.py",
     "B4_darts_genotypes": "tests/test_discretize.py",
@@ -19,13 +19,13 @@ CHECKED = {
     "B4_darts_[!g]*": "tests/parity/test_search_goldens.py",
     "B5_att_after_every_[!ag]*": "tests/parity/test_search_goldens.py",
     "B6_*": "tests/parity/test_search_goldens.py",
-    "C1_*": "tests/parity/test_search_trajectory.py",
+    "C[1345]_*_first_order": "tests/parity/test_search_trajectory.py",
+    "C[45]_*_second_order": "tests/parity/test_unrolled_trajectory.py",
     "C_lr_series": "tests/parity/test_learning_rates.py",
     "E_misc": "tests/parity/test_operations.py",
     "T1_*": "tests/parity/test_converted_checkpoints.py",
 }
 NOT_YET = {
-    "A5_*": "derived networks with the attentions of Att-DARTS",
     "B5_att_after_every_and_end_3cells": "attention after the cell, not published",
     "B5_att_double_mixed_3cells": "an unpublished setting of Att-DARTS",
     "B5_att_end_3cells": "an unpublished setting of Att-DARTS",
@@ -35,9 +35,6 @@ NOT_YET = {
     "B5_att_double_mixed_genotypes": "an unpublished setting of Att-DARTS",
     "B5_att_end_genotypes": "an unpublished setting of Att-DARTS",
     "B5_att_mixed_with_operation_genotypes": "an unpublished setting of Att-DARTS",
-    "C3_*": "the search network of PC-DARTS",
-    "C4_*": "the search network of DARTS, and second order",
-    "C5_*": "the search network of Att-DARTS",
     "D_*": "recurrent networks",
 }
 

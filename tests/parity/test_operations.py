@@ -25,13 +25,13 @@ ELSEWHERE = {
     "crop_flip/*": "tests/data/test_augment.py",
     "drop_path/*": "tests/parity/test_derived_goldens.py",
     "drop_path_cell/*": "tests/parity/test_derived_goldens.py",
+    "attn/*": "tests/parity/test_attention_modules.py",
 }
 NOT_YET = {
     "cutmix/*": "CutMix belongs to retraining, which is not part of the search",
     "cutmix_batch/*": "CutMix belongs to retraining, which is not part of the search",
     "accuracy/*": "top-5 accuracy belongs to evaluation; a search reports top-1",
     "label_smooth/*": "only the ImageNet recipes smooth labels; none exists yet",
-    "attn/*": "the attentions of Att-DARTS come with that method",
 }
 
 
