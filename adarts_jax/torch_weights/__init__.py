@@ -97,7 +97,8 @@ def derived_variables(
     stem = arrays.get(rules[0].key)
     channels = 3 if stem is None or stem.ndim != 4 else stem.shape[1]
     size = default_size(network.stem, image_size)
-    template = _derived_shapes(network, (*size, channels))
+    shape = (*size, channels)
+    template = _derived_shapes(network, shape)  # pyright: ignore[reportArgumentType]
     return import_state_dict(arrays, rules, template)
 
 
