@@ -1,6 +1,7 @@
 """Random parts and colours of photographs against Pillow, colorsys and definitions."""
 
 import colorsys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,8 @@ def test_the_whole_transform_is_normalised_and_repeatable(pixels):
             "mean": MEAN,
             "std": STD,
         }
-        return photos.augment_photos(key, jnp.asarray(pixels), **(settings | changes))
+        augment = partial(photos.augment_photos, **(settings | changes))
+        return jax.jit(augment)(key, jnp.asarray(pixels))
 
     first, other = run(jax.random.key(0)), run(jax.random.key(1))
     assert first.shape == (2, 12, 12, 3)

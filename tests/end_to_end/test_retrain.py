@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,16 @@ def test_stopped_before_anything_was_saved(quick, run, whole, tmp_path):
     (place / "config.json").write_text((whole / "config.json").read_text())
     assert run(place, "--resume") == 0
     assert contents(place) == contents(whole)
+
+
+def test_resuming_with_other_images_is_noticed(run, whole, tmp_path, capsys):
+    place = tmp_path / "run"
+    shutil.copytree(whole, place)
+    manifest = (place / "manifest.json").read_text()
+    fingerprint = json.loads(manifest)["data"]["fingerprint"]
+    (place / "manifest.json").write_text(manifest.replace(fingerprint, "0"))
+    assert run(place, "--resume") == 2
+    assert "started with other images" in capsys.readouterr().err
 
 
 def test_the_config_of_a_run_repeats_it(quick, whole, tmp_path):

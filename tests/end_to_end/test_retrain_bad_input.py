@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adarts_jax as aj
 from train.retrain import main
 
 CELL = [["max_pool_3x3", 0], ["skip_connect", 1]]
@@ -125,24 +124,3 @@ def test_ten_unreadable_pictures_are_named_and_the_others_counted(place, capsys)
     assert main(argv) == 2
     err = capsys.readouterr().err
     assert err.count("bad_") == 10
-
-
-def test_resuming_with_other_images_is_noticed(place, capsys):
-    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
-    labels = np.arange(20) % 2
-    np.savez("data.npz", images=images, labels=labels)
-    argv = [*NPZ, "data.npz", "--data.test-split", "none", "--out", "run"]
-    argv += [
-        "--network.init-channels",
-        "2",
-        "--network.num-cells",
-        "1",
-        "--epochs",
-        "1",
-    ]
-    assert main(argv) == 0
-    np.savez("data.npz", images=images[::-1], labels=labels)
-    capsys.readouterr()
-    assert main([*argv, "--resume"]) == 2
-    assert "started with other images" in capsys.readouterr().err
-    assert aj.load_model("run/model").spec.num_classes == 2

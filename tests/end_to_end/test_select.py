@@ -166,7 +166,7 @@ def test_real_trainings_rank_real_accuracies(runs, capsys, monkeypatch):
         *("--network.num-cells", "1", "--network.init-channels", "2", "--epochs", "1"),
         *("--data.num-examples", "64", "--batch-size", "16", "--seeds", "3"),
     ]
-    assert main([str(runs), *short, "--out", "selection"]) == 0
+    assert main([str(runs / "a"), *short, "--out", "selection"]) == 0
     result = json.loads(capsys.readouterr().out)
     for row in result["rows"]:
         place = runs.parent / "selection" / "trainings" / f"{row['name']}-seed3"

@@ -1,6 +1,6 @@
 """The training step: loss, running mean and drop path by their definitions."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -60,19 +60,20 @@ def start():
     return variables, (images, labels, smooth_targets(labels, num_classes=3))
 
 
-def take(variables, batch, *, seed=0, decay=None, rate=0.1, drop=0.0):
-    step = jax.jit(
-        partial(
-            retrain_step,
-            network=NETWORK,
-            optimizer=OPTIMIZER,
-            auxiliary_weight=0.4,
-            mean_decay=decay,
-        )
-    )
+@cache
+def compiled(decay):
+    settings = {"network": NETWORK, "optimizer": OPTIMIZER, "auxiliary_weight": 0.4}
+    step = partial(retrain_step, mean_decay=decay, **settings)
+    plain = jax.jit(partial(step, drop_path_rate=0.0))
+    return {False: plain, True: jax.jit(step)}
+
+
+def take(variables, batch, *, seed=0, decay=None, drop=None):
     state = init_state(variables, OPTIMIZER, keep_mean=decay is not None)
-    key = jax.random.key(seed)
-    return step(state, batch, key, learning_rate=rate, drop_path_rate=drop)
+    rates = {"learning_rate": 0.1} | ({} if drop is None else {"drop_path_rate": drop})
+    return compiled(decay)[drop is not None](
+        state, batch, jax.random.key(seed), **rates
+    )
 
 
 def test_a_step_descends_and_counts(start):
@@ -127,5 +128,5 @@ def test_drop_path_is_random_and_off_at_zero(start):
     variables, batch = start
     losses = [float(take(variables, batch, seed=s, drop=0.5)[1][0]) for s in range(3)]
     assert len(set(losses)) == 3
-    traced = take(variables, batch, drop=jnp.float32(0))[1]
+    traced = take(variables, batch, drop=0.0)[1]
     np.testing.assert_allclose(traced, take(variables, batch)[1], rtol=1e-5)
