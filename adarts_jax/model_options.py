@@ -39,6 +39,9 @@ class EvaluationData(Settings):
     be that of the model"""
     channels: Literal[1, 3] | None = None
     """1 (luminance) or 3 (RGB); none: for pictures as many as the model takes"""
+    center_crop: bool | None = None
+    """take the middle of images that are larger than what the model takes; none: as
+    the model was tested while it was trained, else false"""
 
 
 class EvaluateOptions(ModelOptions):

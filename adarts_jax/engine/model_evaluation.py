@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adarts_jax.data import sources
+from adarts_jax.data import images, sources
 from adarts_jax.data.images import ImageData
 from adarts_jax.engine import devices, evaluation
 from adarts_jax.engine.evaluation import Confusion, HostLogits, Normalization, Scores
@@ -57,6 +57,7 @@ def load_images(
     data_dir: str | None = None,
     image_size: int | None = None,
     channels: int | None = None,
+    center_crop: bool | None = None,
 ) -> ImageData:
     """Load a labelled split that a model can take.
 
@@ -70,6 +71,8 @@ def load_images(
       data_dir: where it is.
       image_size: side in pixels.
       channels: 1 or 3; None for as many as the model takes, where that is a choice.
+      center_crop: whether to take the middle of larger images; None for what the
+        training did, which is known by the side it loaded.
 
     Raises:
       UserError: no such data, or it does not go with the model.
@@ -84,6 +87,8 @@ def load_images(
     if source == trained_on.get("source"):
         name = name or trained_on.get("name")
         image_size = image_size or trained_on.get("image_size")
+        if center_crop is None and image_size is not None:
+            center_crop = image_size == trained_on.get("image_size")
     if source in ("tfds", "folder") and spec.image_channels in (1, 3):
         channels = channels or spec.image_channels
     data = sources.load(
@@ -94,6 +99,9 @@ def load_images(
         image_size=image_size,
         channels=channels,
     )
+    sides = zip(data.image_shape, spec.image_size, strict=False)
+    if center_crop and all(has >= wanted for has, wanted in sides):
+        data = images.center_crop(data, spec.image_size)
     check_fits(spec, data)
     return data
 
@@ -116,10 +124,10 @@ def check_fits(spec: ModelSpec, data: ImageData) -> None:
             f"{channels}; set data.channels={spec.image_channels} or use other data"
         )
     if (height, width) != tuple(size):
-        way_out = f"data.image_size={height}" if height == width else "other data"
+        way_out = f"data.image_size={height}, " if height == width else ""
         raise UserError(
             f"the model takes images of {height}x{width} pixels, these have "
-            f"{size[0]}x{size[1]}; use {way_out}"
+            f"{size[0]}x{size[1]}; use {way_out}data.center_crop or other data"
         )
     numbers = tuple(map(str, range(spec.num_classes)))
     if spec.class_names not in (data.class_names, numbers):

@@ -9,7 +9,7 @@ import pytest
 from tiny_model import SPEC, write_tiny_model
 
 import adarts_jax as aj
-from adarts_jax.data import digits
+from adarts_jax.data import digits, sources
 from adarts_jax.data.augment import normalize
 from train.evaluate import main
 
@@ -98,6 +98,22 @@ def write_model(place, name):
         whole = path.read_bytes()
         nan = np.full(10, np.nan, np.float32).tobytes()
         path.write_bytes(whole[: -len(nan)] + nan)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "argv"),
+    [(12, []), (None, ["--data.image-size", "12", "--data.center-crop"])],
+)
+def test_the_middle_of_larger_images_is_judged(place, capsys, recorded, argv):
+    about = {"data": {"source": "digits", "image_size": recorded}}
+    write_tiny_model(place / "model", dataclasses.replace(SPEC, provenance=about))
+    assert main(["model", *argv]) == 0
+    large = sources.load("digits", split="test", image_size=12)
+    model = aj.load_model("model")
+    middle = normalize(jnp.asarray(large.images[:, 2:10, 2:10]), (0.3,), (0.4,))
+    logits = np.asarray(model.network.apply(model.variables, middle, train=False)[0])
+    correct = (logits.argmax(1) == large.labels).sum()
+    assert json.loads(capsys.readouterr().out)["correct"] == correct
 
 
 def test_other_class_names_are_told(place, capsys, caplog):
