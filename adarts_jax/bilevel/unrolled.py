@@ -206,7 +206,7 @@ def _weight_step(
         # Att-DARTS clips by the norm of all gradients it has: those of the architecture
         # are the sum of this pass and of the architecture step, never cleared.
         left = jax.tree.map(jnp.add, state.unrolling.direct, found.arch)
-        norm = optax.global_norm((found.params, left))
+        norm = global_norm((found.params, left))
         factor = jnp.minimum(1.0, limit / (norm + 1e-6))
         found = found._replace(params=jax.tree.map(lambda g: factor * g, found.params))
     return update_weights(state, found, optimizers, rate), values
