@@ -4,6 +4,7 @@ Sizes are checked here, before any number is read. What is no such file is named
 """
 
 import io
+import struct
 import zipfile
 from collections.abc import Mapping
 
@@ -80,29 +81,45 @@ def _read_zip(data: bytes) -> tuple[Outline, Mapping[str, int]]:
             if folder + "constants.pkl" in sizes:
                 raise OutlineError("is a TorchScript program, not a state dict")
             order = folder + "byteorder"
-            if order in sizes and archive.read(order) != b"little":
+            if order in sizes and archive.read(order)[:9] != b"little":
                 raise OutlineError("was written on a big-endian machine")
             outline = read_outline(io.BytesIO(archive.read(folder + "data.pkl")))
     except OutlineError:
         raise
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise OutlineError(f"is truncated or damaged ({reason}); {_DOWNLOAD}") from None
-    prefix = folder + "data/"
-    present = {n.removeprefix(prefix): s for n, s in sizes.items() if prefix in n}
-    return outline, present
+    except (
+        zipfile.BadZipFile,
+        ArithmeticError,
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        reason = f"is truncated or damaged ({' '.join(str(error).split())})"
+        raise OutlineError(f"{reason}; {_DOWNLOAD}") from None
+    start = folder + "data/"
+    return outline, {
+        name.removeprefix(start): size
+        for name, size in sizes.items()
+        if name.startswith(start)
+    }
 
 
 def _member_sizes(archive: zipfile.ZipFile) -> dict[str, int]:
     """Return sizes by name; torch.save stores its parts as they are, once each."""
-    sizes: dict[str, int] = {}
-    for member in archive.infolist():
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise OutlineError("has compressed or encrypted parts; torch.save has none")
-        if member.file_size != member.compress_size or member.filename in sizes:
-            raise OutlineError(f"has a part {member.filename[:40]!r} made up or twice")
-        sizes[member.filename] = member.file_size
-    return sizes
+    members = archive.infolist()
+    for member in members:
+        stored = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+        if not stored or member.file_size != member.compress_size:
+            raise OutlineError(
+                f"has a compressed or encrypted part ({member.filename[:40]!r}), which "
+                "torch.save never writes"
+            )
+    # PyTorch finds parts by name without regard to case.
+    if len({member.filename.lower() for member in members}) < len(members):
+        raise OutlineError("has two parts of the same name; it is made up")
+    return {member.filename: member.file_size for member in members}
 
 
 def _folder(sizes: Mapping[str, int]) -> str:
@@ -129,16 +146,18 @@ def _read_legacy(data: bytes) -> tuple[Outline, Mapping[str, int]]:
     outline = read_outline(stream)
     keys = read_outline(stream).root
     claimed = {storage.key: storage for storage in outline.storages}
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(claimed):
-        raise OutlineError("is damaged: its list of storages does not fit its tensors")
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not named or sorted(keys) != sorted(claimed):
+        raise OutlineError("is damaged: its storages are not those of its tensors")
     present = {}
     for key in keys:
         count = int.from_bytes(stream.read(8), "little", signed=True)
-        size = max(count, 0) * claimed[key].itemsize
-        stream.seek(size, io.SEEK_CUR)
-        present[key] = size
+        present[key] = count * claimed[key].itemsize
+        if not 0 <= present[key] <= len(data) - stream.tell():
+            raise OutlineError(f"is truncated: numbers are missing; {_DOWNLOAD}")
+        stream.seek(present[key], io.SEEK_CUR)
     if stream.tell() != len(data):
-        raise OutlineError(f"is truncated or has a wrong length; {_DOWNLOAD}")
+        raise OutlineError(f"has something behind its end; {_DOWNLOAD}")
     return outline, present
 
 

@@ -153,12 +153,15 @@ def _load(data: bytes, path: Path) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
+        ArithmeticError,
+        AssertionError,
         AttributeError,
+        EOFError,
+        LookupError,
         OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
     ) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"PyTorch refuses {str(path)!r}: {reason}") from None

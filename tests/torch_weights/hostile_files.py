@@ -124,9 +124,14 @@ def make(marker: Path) -> dict[str, tuple[bytes, str]]:
         "protocol 0": (pickle.dumps(payload, 0) + bytes(64), "is no file of torch"),
         "expanded": (saved({"w": expanded}), "more than once"),
         "expanded, legacy": (saved({"w": expanded}, legacy=True), "more than once"),
+        "twice": (twice(honest), "two parts of the same name"),
         "zip bomb": (zip_bomb(), "compressed"),
         "truncated": (honest[:-200], "is truncated or damaged"),
-        "truncated, legacy": (saved(state_dict(), legacy=True)[:-20], "truncated"),
+        "truncated, legacy": (saved(state_dict(), legacy=True)[:-20], "is truncated"),
+        "longer, legacy": (
+            saved(state_dict(), legacy=True) + b"more",
+            "behind its end",
+        ),
         "cut pickle": (saved(state_dict(), legacy=True)[:70], "damaged or cut short"),
         "unknown storage": (complex_kind, "unknown storage type"),
         "claims too much": (double, "claims "),
@@ -174,6 +179,14 @@ def make(marker: Path) -> dict[str, tuple[bytes, str]]:
             "big-endian",
         ),
     }
+
+
+def twice(honest: bytes) -> bytes:
+    """Two pickles whose names differ in case, which PyTorch does not heed."""
+    stream = io.BytesIO(honest)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("archive/DATA.PKL", pickle.dumps(print, 2))
+    return stream.getvalue()
 
 
 def rebuilt_script(honest: bytes) -> bytes:

@@ -227,10 +227,11 @@ def test_places_without_a_file(tmp_path, monkeypatch):
         read_state_dict(save(tmp_path / "a.pt", STATE))
 
 
-def test_any_damage_is_one_line(tmp_path):
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_any_damage_is_one_line(tmp_path, zip_format):
     """Bytes changed at random: refused, or read; never another kind of error."""
     stream, file, refused = io.BytesIO(), tmp_path / "a.pt", []
-    torch.save(STATE, stream, _use_new_zipfile_serialization=False)
+    torch.save(STATE, stream, _use_new_zipfile_serialization=zip_format)
     random = np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(stream.getvalue())
