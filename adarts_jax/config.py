@@ -75,9 +75,12 @@ class DataConfig(ImagesConfig):
     weight_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """share of the training images that trains the weights; the rest trains the
     architecture"""
-    split: Literal["random", "positional"] = "random"
-    """random (drawn with the seed) or positional (first images train the weights, as
-    in the published code)"""
+    split: Literal["random", "positional", "balanced"] = "random"
+    """random (drawn with the seed), positional (first images train the weights, as in
+    the published code) or balanced (drawn with the seed, the same share of every
+    class)"""
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """share of the training images that is used at all; none uses num_examples"""
 
 
 class NetworkConfig(Settings):
@@ -136,6 +139,8 @@ class WeightsConfig(Settings):
     """at the first epoch, per step"""
     min_learning_rate: NotNegative = 0.0
     """where the cosine ends, per step"""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """first epochs, in which the rate rises in equal steps instead"""
     momentum: Share = 0.9
     """share of the previous update that is kept"""
     weight_decay: NotNegative = 3e-4
@@ -234,6 +239,12 @@ class SearchConfig(Settings):
                 f"not exceed weights.learning_rate = {self.weights.learning_rate}"
             )
         check_source(self.data)
+        if self.data.fraction is not None and self.data.num_examples is not None:
+            raise ValueError(
+                f"data.fraction = {self.data.fraction} and data.num_examples = "
+                f"{self.data.num_examples} both say how many images to use; leave one "
+                "out"
+            )
         check_method(
             self.method,
             initialization=self.architecture.initialization,

@@ -98,7 +98,8 @@ def test_published_recipes_are_all_there_and_differ():
     configs = [SearchConfig.model_validate(read_recipe(path)) for path in RECIPES]
     divisors = {config.network.channel_divisor for config in configs}
     assert {4, (16, 8, 4, 4, 4, 4, 2, 1), (1, 2, 4, 4, 4, 4, 8, 16)} <= divisors
-    assert len(set(configs)) == len(configs) == 6
+    assert len(set(configs)) == len(configs)
+    assert {config.method for config in configs} == set(METHODS)
 
 
 def test_configs_are_immutable_and_hashable():
@@ -152,6 +153,10 @@ def test_configs_are_immutable_and_hashable():
         (
             {"compat": {"second_order": "att_darts"}},
             ("compat.second_order = att_darts", "architecture.order = second"),
+        ),
+        (
+            {"data": {"fraction": 0.5, "num_examples": 10}},
+            ("data.fraction = 0.5", "data.num_examples = 10", "leave one out"),
         ),
         (
             {"compat": {"stale_step": True}, "architecture": {"order": "second"}},

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adarts_jax.bilevel.schedules import cosine_learning_rate
+from adarts_jax.bilevel.schedules import cosine_learning_rate, warmup_learning_rate
 from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
@@ -14,7 +14,10 @@ from adarts_jax.data.splits import SearchSplits
 from adarts_jax.engine import run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
+from adarts_jax.networks.stem import choose_stem
 from adarts_jax.space import topology
+
+IMAGENET_HALVINGS = 3  # of that stem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ def prepare(
         run_data.check_same_data(run, about["data"])
         parts = SearchSplits.load(run.splits)
     else:
-        parts = make_splits(config, len(data))
+        parts = make_splits(config, data.labels)
     statistics = run_data.channel_statistics(config.data.normalization, data)
     return Start(data, parts, statistics, about)
 
@@ -77,22 +80,34 @@ def load_images(config: SearchConfig) -> ImageData:
     data = run_data.load_images(config, "train")
     height, width, _ = data.image_shape
     reductions = len(topology.reduction_cells(config.network.num_cells))
+    if choose_stem(config.network.stem, (height, width)) == "imagenet":
+        reductions += IMAGENET_HALVINGS
     images.check_image_size(height, width, num_reductions=reductions)
     return data
 
 
-def make_splits(config: SearchConfig, num_examples: int) -> SearchSplits:
+def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
     """Divide the training set.
 
     Raises:
       UserError: a split is smaller than a batch.
     """
-    parts = splits.search_splits(
-        num_examples,
-        weight_fraction=config.data.weight_fraction,
-        seed=config.seed if config.data.split == "random" else None,
-        limit=config.data.num_examples,
-    )
+    count, fraction = len(labels), config.data.fraction
+    if config.data.split == "balanced":
+        parts = splits.balanced_splits(
+            labels,
+            weight_fraction=config.data.weight_fraction,
+            fraction=fraction or (config.data.num_examples or count) / count,
+            seed=config.seed,
+        )
+    else:
+        limit = config.data.num_examples
+        parts = splits.search_splits(
+            count,
+            weight_fraction=config.data.weight_fraction,
+            seed=config.seed if config.data.split == "random" else None,
+            limit=limit if fraction is None else int(fraction * count),
+        )
     size = config.batch_size
     images.check_batch(len(parts.weight_indices), size, "weight split")
     images.check_batch(len(parts.architecture_indices), size, "architecture split")
@@ -108,6 +123,12 @@ def epoch_pace(config: SearchConfig, number: int) -> Pace:
         epochs=config.epochs,
         shifted=config.compat.lr_index == "next_epoch",
     )
+    if number < config.weights.warmup_epochs:
+        rate = warmup_learning_rate(
+            number,
+            base=config.weights.learning_rate,
+            warmup_epochs=config.weights.warmup_epochs,
+        )
     return Pace(
         weight_learning_rate=np.float32(rate),
         architecture_learning_rate=np.float32(config.architecture.learning_rate),
