@@ -26,6 +26,7 @@ MAX_INSTRUCTIONS = 400_000
 PROTOCOL = 2
 MAX_ARGUMENT = 64 * 2**10  # bytes of one text or number in the pickle
 
+_VERSIONS = "_metadata"
 _ORDERED_DICT = "collections.OrderedDict"
 _PARAMETER = "torch._utils._rebuild_parameter"
 _TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
@@ -213,9 +214,10 @@ class _Walk:
         return self._stack[-1]
 
     def _build(self, state: Any) -> None:
-        """Attributes of an OrderedDict (versions of the layers) are not needed."""
-        if not isinstance(self._stack[-1], dict) or not isinstance(state, dict):
-            _refuse("sets the state of something that is no dictionary")
+        """Pass over the versions of the layers, an attribute of the state dict."""
+        known = isinstance(state, dict) and state.keys() <= {_VERSIONS}
+        if not known or not isinstance(self._stack[-1], dict):
+            _refuse("sets attributes that a state dict does not have")
 
     def _call(self, function: Any, arguments: Any) -> Any:
         """Describe the result of one of the known functions."""

@@ -97,6 +97,13 @@ def quantized() -> bytes:
         return saved({"w": tensor})
 
 
+def with_an_attribute() -> bytes:
+    """A method of the dictionary replaced by a tensor."""
+    state = state_dict()
+    state.__dict__["items"] = torch.ones(1)
+    return saved(state)
+
+
 def views_without_end() -> bytes:
     """Many names for the same megabyte."""
     base = torch.zeros(2**18)
@@ -147,6 +154,7 @@ def make(marker: Path) -> dict[str, tuple[bytes, str]]:
             ),
             "quantized tensor",
         ),
+        "attribute": (with_an_attribute(), "sets attributes"),
         "many views": (views_without_end(), "stored bytes as tensors"),
         "deep": (deep_nesting() + bytes(64), "not one of torch.save"),
         "long program": (b"\x80\x02" + b"]0" * 10**6 + b".", "instructions"),
