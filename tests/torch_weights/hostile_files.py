@@ -100,7 +100,7 @@ def quantized() -> bytes:
 def with_an_attribute() -> bytes:
     """A method of the dictionary replaced by a tensor."""
     state = state_dict()
-    state.__dict__["items"] = torch.ones(1)
+    state.__dict__["get"] = torch.ones(1)
     return saved(state)
 
 
