@@ -3,7 +3,7 @@
 No network code here: this module knows shapes and normalisations only.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from adarts_jax.space import topology
-
-CellType = Literal["normal", "reduce"]
+from adarts_jax.space.topology import CellType
 
 PLAIN_SCALE = 1e-3
 
