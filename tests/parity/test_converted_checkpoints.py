@@ -90,15 +90,17 @@ def test_the_published_size_within_a_minute(shared, name):
     override = golden.family("override")
     torch.save(state | {k: torch.tensor(v) for k, v in override.items()}, file)
     argv = ["from-torch", str(file), "--out", "model", "--verify"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "adarts_jax.convert", *argv],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
-        timeout=MOST_SECONDS,
     )
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Of processor time, on all cores: the machine may be busy.
+    assert usage.ru_utime - before.ru_utime < MOST_SECONDS
     assert usage.ru_maxrss * 1024 < MOST_BYTES
     summary = json.loads(done.stdout)
     assert summary["genotype"] == "alpha_adarts"

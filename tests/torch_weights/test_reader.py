@@ -21,6 +21,7 @@ from adarts_jax.torch_weights import reader  # noqa: E402
 from adarts_jax.torch_weights.reader import check_version, read_state_dict  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of processor time: the machine may be busy.
 MOST_SECONDS, MOST_MEGABYTES = 5, 500
 
 
@@ -42,10 +43,10 @@ import contextlib, io, json, resource, sys, time
 from pathlib import Path
 from adarts_jax.convert import main
 for path in sorted(Path(sys.argv[1]).glob("*.pt")):
-    stderr, start = io.StringIO(), time.monotonic()
+    stderr, start = io.StringIO(), time.process_time()
     with contextlib.redirect_stderr(stderr):
         status = main(["from-torch", str(path), "--out", sys.argv[2]])
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps([path.stem, status, stderr.getvalue(), seconds, megabytes]))
 print(json.dumps("torch" in sys.modules))
