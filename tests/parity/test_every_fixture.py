@@ -1,9 +1,11 @@
 """Every golden fixture has a test file, or a reason why it has none yet."""
 
+import itertools
 from fnmatch import fnmatch
 
+import numpy as np
 import pytest
-from golden import read_index
+from golden import open_golden, read_index
 
 # Which fixture is checked where; each file accounts for the arrays of its fixtures.
 CHECKED = {
@@ -58,3 +60,29 @@ def test_the_place_names_its_fixtures(shared, request, pattern):
     for name in read_index(shared / "golden"):
         if fnmatch(name, pattern):
             assert f'"{name}"' in text
+
+
+def test_goldens_of_different_methods_differ(shared):
+    """No method is another one under a new name."""
+    names = {
+        "alpha_adarts": "B1_alpha_small",
+        "pc_darts": "B3_pc_small",
+        "darts": "B4_darts_small",
+        "att_darts": "B5_att_after_every_3cells",
+        "adarts": "B6_adarts_small",
+    }
+    found = {}
+    for method, name in names.items():
+        golden = open_golden(shared, name)
+        gradient = golden["arch_grad/alphas_normal"][:, :8].astype(float)
+        found[method] = gradient / np.linalg.norm(gradient)
+    for first, second in itertools.combinations(found, 2):
+        cosine = (found[first] * found[second]).sum()
+        assert abs(cosine) < 0.9, (first, second)
+    sizes = [sum(map(np.prod, golden_sizes(shared, name))) for name in names.values()]
+    assert len(set(sizes)) == len(names)
+
+
+def golden_sizes(shared, name):
+    """Return the shapes of a fixture's tensors."""
+    return list(open_golden(shared, name).spec.values())
