@@ -59,10 +59,12 @@ def search_network(
 
 
 def init_architecture(
-    method: str, key: _PRNGKeyArray, *, initialization: Any = None
+    method: str, key: _PRNGKeyArray, *, initialization: Any = None, **sizes: Any
 ) -> ArchitectureParams:
     """Draw a method's architecture parameters; see ``Method.init_architecture``."""
-    return find_method(method).init_architecture(key, initialization=initialization)
+    return find_method(method).init_architecture(
+        key, initialization=initialization, **sizes
+    )
 
 
 def load_model(directory: str, **options: Any) -> "Model":
