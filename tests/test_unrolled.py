@@ -119,7 +119,9 @@ def direct_gradient(network: Any, state: SearchState) -> Any:
     return jax.jit(jax.grad(behind_a_step))(state.arch)
 
 
-@pytest.fixture(scope="module", params=[smooth, cells])
+@pytest.fixture(
+    scope="module", params=[smooth, pytest.param(cells, marks=pytest.mark.slow)]
+)
 def problem(request):
     network, arch = request.param()
     optimizers = make_optimizers(momentum=MOMENTUM, weight_decay=DECAY)

@@ -30,9 +30,6 @@ FIXTURES = [
     "B1_alpha_small",
     "B1_alpha_upstream_init_ties",
     "B2_alpha16_small",
-    "B3_pc_small",
-    "B4_darts_small",
-    "B6_adarts_small",
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in (
@@ -40,6 +37,9 @@ FIXTURES = [
             "B1_alpha_full",
             "B2_alpha16_full",
             "B2_alpha_snapshot_c10_full",
+            "B3_pc_small",
+            "B4_darts_small",
+            "B6_adarts_small",
             "B3_pc_imagenet_small",
             "B3_pc_full",
             "B4_darts_full",
