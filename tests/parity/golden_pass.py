@@ -193,7 +193,7 @@ def edge_alone(done: Pass, cell: int, edge: int) -> Edge:
     return Edge(
         weights,
         states[wave.edge_sources[row]],
-        attention and attention[0][:, row],
+        attention and attention[0][row],
         _run_edges(module, variables, states, alone)[wave.edge_targets[row]],
     )
 
