@@ -23,7 +23,7 @@ def select(wave: Wave, states: tuple[Images, ...], picked: Picked) -> Images:
     for s, x in enumerate(states):
         mine = [e for e, source in enumerate(wave.edge_sources) if source == s]
         matrix = picked[mine[0] : mine[-1] + 1].reshape(-1, x.shape[-1])
-        parts.append(jnp.einsum("bhwc,kc->bhwk", x, matrix, precision="highest"))
+        parts.append(_multiply(x, matrix.T, precision="highest"))
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -55,7 +55,7 @@ def put_back(
     enters = jax.nn.one_hot(jnp.array(wave.edge_targets), len(targets))
     matrix = jnp.einsum("ekc,et->ektc", picked, enters * weights[:, None])
     matrix = matrix.reshape(mixed.shape[-1], len(targets) * channels)
-    returned = mixed @ matrix
+    returned = _multiply(mixed, matrix)
     # Factors are not negative, so pooling the product is multiplying the pooled.
     base = [pooling.max_pool_2x2(x) if stride == 2 else x for x in states]
     sums = []
@@ -67,3 +67,12 @@ def put_back(
                 total = total + source * kept[e, :, None, None]
         sums.append(total)
     return sums
+
+
+def _multiply(
+    x: Images, matrix: Float[Array, "i o"], precision: str | None = None
+) -> Images:
+    # One axis of pixels: the gradient of a product over three of them is transposed.
+    pixels = x.reshape(-1, x.shape[-1])
+    y = jnp.matmul(pixels, matrix, precision=precision)
+    return y.reshape(*x.shape[:-1], -1)
