@@ -51,16 +51,14 @@ def put_back(
     Returns:
       One sum per target.
     """
-    channels, targets = states[0].shape[-1], wave.targets
+    targets = wave.targets
     enters = jax.nn.one_hot(jnp.array(wave.edge_targets), len(targets))
     matrix = jnp.einsum("ekc,et->ektc", picked, enters * weights[:, None])
-    matrix = matrix.reshape(mixed.shape[-1], len(targets) * channels)
-    returned = _multiply(mixed, matrix)
+    returned = _multiply(mixed, matrix.reshape(mixed.shape[-1], -1))
     # Factors are not negative, so pooling the product is multiplying the pooled.
     base = [pooling.max_pool_2x2(x) if stride == 2 else x for x in states]
     sums = []
-    for t in range(len(targets)):
-        total = returned[..., t * channels : (t + 1) * channels]
+    for t, total in enumerate(jnp.split(returned, len(targets), axis=-1)):
         for e in range(wave.size):
             if wave.edge_targets[e] == t:
                 source = base[wave.edge_sources[e]]

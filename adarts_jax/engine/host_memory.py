@@ -40,7 +40,7 @@ def keep_freed_memory() -> bool:
     library = _c_library()
     if library is None:
         return False
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_cpu_enable_async_dispatch", val=False)
     wishes = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     return all(library.mallopt(name, value) for name, value in wishes)
 
