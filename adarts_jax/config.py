@@ -97,6 +97,9 @@ class NetworkConfig(Settings):
     stem: Literal["auto", "cifar", "imagenet"] = "auto"
     """layers in front of the cells: cifar keeps the resolution, imagenet divides it by
     8, auto chooses imagenet from 96 pixels on"""
+    precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
+    """arithmetic: float32, tf32 (its products with 10 bits on NVIDIA GPUs, the same
+    elsewhere) or bfloat16; weights and architecture are float32 in any case"""
 
 
 class OptionsConfig(Settings):

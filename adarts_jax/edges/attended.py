@@ -69,8 +69,9 @@ class AttendedEdges(nn.Module):
         weights = flow.take_rows(self.wave, cell_weights.edge)
         factor = jnp.einsum("ebc,ekc->ebk", attention, picked, precision="highest")
         factor = jnp.concatenate(list(factor), axis=-1)[:, None, None]
+        chosen = selection.select(self.wave, states, picked)
         mixed = MixedOp(self.primitives, self.wave.size, self.stride, name="ops")(
-            selection.select(self.wave, states, picked) * factor,
+            (chosen * factor).astype(chosen.dtype),
             flow.take_rows(self.wave, cell_weights.op),
             train=train,
         )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from adarts_jax.bilevel import random_search, unrolled
@@ -39,6 +40,7 @@ class Problem:
       repeat_every: see ``search_phase``.
       architecture_options: what else the first architecture depends on.
       trains: whether there is anything to train; not for a mere random genotype.
+      precision: of products, a name JAX knows.
     """
 
     method: Method
@@ -53,6 +55,7 @@ class Problem:
     repeat_every: int | None = None
     architecture_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trains: bool = True
+    precision: str = "default"
 
     @property
     def phases(self) -> tuple[int, ...]:
@@ -76,6 +79,7 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
         num_classes=start.data.num_classes,
         channel_divisor=config.network.channel_divisor,
         stem=choose_stem(config.network.stem, image_shape[:2]),
+        dtype=jnp.bfloat16 if config.network.precision == "bfloat16" else jnp.float32,
         options=options,
     )
     hessian: unrolled.Hessian | None = None
@@ -100,6 +104,7 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
             else {}
         ),
         trains=method.trains_architecture or bool(options.get("weight_sharing")),
+        precision="highest" if config.network.precision == "float32" else "default",
     )
 
 

@@ -150,7 +150,8 @@ def compile_search(
             phases=problem.phases,
         )
         function = jax.jit(function, donate_argnums=0)
-        return devices.compile_ahead(function, template, data, order, pace, number)
+        with jax.default_matmul_precision(problem.precision):
+            return devices.compile_ahead(function, template, data, order, pace, number)
 
     if not is_host_loop and product is not None:
         update, product = join_updates(update, product), None

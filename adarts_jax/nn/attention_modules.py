@@ -97,7 +97,7 @@ class Cbam(nn.Module):
         pooled = [v.reshape(len(x), edges, channels) for v in pool_state(x)]
         of_channels = sum(fc2(nn.relu(fc1(v))) for v in pooled)
         of_channels = jnp.asarray(of_channels)[:, None, None]
-        attended = _split(x, edges) * nn.sigmoid(of_channels)
+        attended = _split(x, edges) * nn.sigmoid(of_channels).astype(x.dtype)
         summary = jnp.stack([_first_maximum(attended), attended.mean(-1)], axis=-1)
         of_places = Convolution(7, 1, use_bias=False, name="conv")(summary)
         of_places = _norm(of_places, "bn", momentum=CBAM_MOMENTUM, train=train)
