@@ -117,7 +117,8 @@ class GatherExcite(nn.Module):
         """Return the gate, one number per image and channel."""
         _, height, width, total = x.shape
         shape, init = (height, width, total), torch_uniform(height * width)
-        gathered = jnp.einsum("bhwc,hwc->bc", x, self.param("gather", init, shape))
+        kernel = self.param("gather", init, shape).astype(x.dtype)
+        gathered = jnp.einsum("bhwc,hwc->bc", x, kernel)
         split = gathered.reshape(len(x), 1, 1, self.num_edges, -1)
         v = _norm(split, "bn", train=train)[:, 0, 0]
         narrow = squeezed_width(v.shape[-1])
