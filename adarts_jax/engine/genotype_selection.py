@@ -71,9 +71,7 @@ def select(
       Interrupted: a signal came; what is done is saved.
       Diverged: a training did.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the folder of the selection to continue")
-    place = Path(out or run_directory.default_place(recipe or "select"))
+    place = run_directory.choose_place(out, recipe or "select", resume=resume)
     saved = config.model_dump(mode="json")
     check_folder(place, saved, resume=resume, overwrite=overwrite)
     if resume:

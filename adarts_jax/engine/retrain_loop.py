@@ -29,7 +29,6 @@ from adarts_jax.engine.evaluation import Evaluator
 from adarts_jax.engine.retrain_program import RetrainProgram
 from adarts_jax.engine.retrain_setup import Start
 from adarts_jax.engine.session import Session, Work, open_session
-from adarts_jax.errors import UserError
 from adarts_jax.model_directory import save_model
 from adarts_jax.retrain_config import RetrainConfig
 from adarts_jax.training.retrain_step import QUANTITIES
@@ -83,10 +82,8 @@ def retrain(
       Interrupted: a signal came; the state is saved.
       Diverged: the loss is not finite; the last good state is saved.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the directory of the run to continue")
-    default = run_directory.default_place(recipe or "retrain_digits")
-    place = default if out is None else Path(out)
+    recipe = recipe or "retrain_digits"
+    place = run_directory.choose_place(out, recipe, resume=resume)
     config = retrain_setup.resolve_genotype(config)
     start = retrain_setup.prepare(config, place, resume=resume, overwrite=overwrite)
     problem = retrain_program.make_problem(config, start)

@@ -110,6 +110,24 @@ def default_place(recipe: str) -> Path:
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{recipe or 'digits'}"
 
 
+def choose_place(out: Path | str | None, recipe: str, *, resume: bool) -> Path:
+    """Return the run directory that is asked for, or one named after date and recipe.
+
+    Args:
+      out: as the user gave it.
+      recipe: name for the default.
+      resume: a run is to be continued.
+
+    Raises:
+      UserError: nobody said which run to continue.
+    """
+    if out is not None:
+        return Path(out)
+    if resume:
+        raise UserError("--resume needs --out, the directory of the run to continue")
+    return default_place(recipe)
+
+
 def check_place(
     place: Path, *, resume: bool, overwrite: bool, must_be_saved: bool = True
 ) -> None:

@@ -28,7 +28,6 @@ from adarts_jax.engine.search_epoch import SearchData
 from adarts_jax.engine.search_problem import Problem, make_problem
 from adarts_jax.engine.search_program import SearchProgram
 from adarts_jax.engine.session import Session, Work, open_session
-from adarts_jax.errors import UserError
 from adarts_jax.space.genotype import Genotype
 
 PHASES = {"weight": WEIGHT, "architecture": ARCHITECTURE}
@@ -79,9 +78,7 @@ def search(
       Interrupted: a signal came; the state is saved.
       Diverged: the loss is not finite; the last good state is saved.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the directory of the run to continue")
-    place = run_directory.default_place(recipe) if out is None else Path(out)
+    place = run_directory.choose_place(out, recipe, resume=resume)
     start = search_setup.prepare(config, place, resume=resume, overwrite=overwrite)
     problem = make_problem(config, start)
     key = jax.random.key(config.seed)

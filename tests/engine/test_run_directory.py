@@ -13,6 +13,7 @@ from adarts_jax.engine.run_directory import (
     RunDirectory,
     check_config,
     check_place,
+    choose_place,
     claim,
 )
 from adarts_jax.errors import UserError
@@ -150,6 +151,13 @@ def test_default_place_has_date_and_recipe():
     assert run_directory.default_place("mine").parts[0] == "runs"
     assert run_directory.default_place("mine").name.endswith("-mine")
     assert run_directory.default_place("").name.endswith("-digits")
+
+
+def test_the_place_is_what_was_asked_for_or_the_default(tmp_path):
+    assert choose_place(str(tmp_path), "mine", resume=True) == tmp_path
+    assert choose_place(None, "mine", resume=False).name.endswith("-mine")
+    with pytest.raises(UserError, match="--resume needs --out"):
+        choose_place(None, "mine", resume=True)
 
 
 def test_files_are_replaced_whole_or_not_at_all(tmp_path):
