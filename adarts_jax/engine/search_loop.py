@@ -171,18 +171,9 @@ def _measure(
 
 def _finish(session: Session, problem: Problem, training: Training) -> SearchResult:
     """Write the result, the genotype last."""
-    # Loads matplotlib, which a run needs only when it ends.
-    from adarts_jax.report import pictures
-
     session.checkpoints.wait()
     arch, method = training.state.arch, problem.method
     genotype = search_records.current_genotype(arch, method)
-    search_records.write_result(
-        session.directory,
-        arch,
-        method,
-        genotype,
-        draw=lambda: pictures.draw_run(session.directory.path),
-    )
+    search_records.write_result(session.directory, arch, method, genotype)
     records = tuple(session.log.records())
     return SearchResult(genotype, records, session.directory.path)

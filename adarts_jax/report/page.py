@@ -4,6 +4,7 @@ Every text that comes from a file is escaped. The pictures are put into the page
 drawn by this package a moment ago, never as found in the directory.
 """
 
+import dataclasses
 import html
 import json
 import re
@@ -13,8 +14,9 @@ from typing import Any, Final
 
 from adarts_jax.report.metrics_file import Record, epoch_series
 from adarts_jax.report.pictures import Picture, draw_pictures
-from adarts_jax.report.run_files import RunFiles, read_run
+from adarts_jax.report.run_files import RESULT_FILE, RunFiles, read_run
 from adarts_jax.space.cost import derived_network_cost
+from adarts_jax.space.genotype import Genotype
 
 _STYLE: Final = """
 :root { color: #1f2933; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
@@ -50,8 +52,13 @@ _PAGE: Final = """<!DOCTYPE html>
 """
 
 
-def report_run(run_directory: str | Path) -> Path:
+def report_run(run_directory: str | Path, *, result: Genotype | None = None) -> Path:
     """Draw the pictures of a run, finished or not, and write its page.
+
+    Args:
+      run_directory: the ``--out`` of a run.
+      result: genotype of a search that will write it once everything else is there;
+        None for what is in the directory.
 
     Returns:
       The path of the page.
@@ -60,6 +67,8 @@ def report_run(run_directory: str | Path) -> Path:
       UserError: not a run directory, or a damaged file in it.
     """
     run = read_run(run_directory)
+    if result is not None:
+        run = dataclasses.replace(run, genotype=result, genotype_file=RESULT_FILE)
     return write_report(run, draw_pictures(run))
 
 

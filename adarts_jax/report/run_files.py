@@ -10,6 +10,8 @@ from adarts_jax.errors import UserError
 from adarts_jax.report.metrics_file import read_metrics
 from adarts_jax.space.genotype import Genotype
 
+RESULT_FILE = "genotype.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
@@ -36,7 +38,7 @@ class RunFiles:
         """Whether the run has written its result."""
         if "genotype" in self.config:  # a training is given one, a search finds one
             return (self.directory / "summary.json").is_file()
-        return self.genotype_file == "genotype.json"
+        return self.genotype_file == RESULT_FILE
 
     @property
     def warmup_epochs(self) -> int:
@@ -72,7 +74,7 @@ def read_run(run_directory: str | Path) -> RunFiles:
 
 def _newest_genotype(directory: Path) -> Path | None:
     """Return the file of the result, or of the last epoch that has one."""
-    result = directory / "genotype.json"
+    result = directory / RESULT_FILE
     if result.is_file():
         return result
     epochs = sorted((directory / "genotypes").glob("epoch_*.json"))

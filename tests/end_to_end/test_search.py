@@ -20,7 +20,7 @@ import pytest
 
 from adarts_jax.engine import devices, pacing, search_problem, search_program
 from adarts_jax.engine.console import Console
-from adarts_jax.report import pictures
+from adarts_jax.report import page
 from adarts_jax.search import main
 from adarts_jax.space.genotype import Genotype
 from adarts_jax.space.operations import ALPHA_ADARTS_PRIMITIVES
@@ -50,7 +50,7 @@ def fake(monkeypatch):
     """Search on the fake without pictures, looking at the signals after each step."""
     fake_search.install(monkeypatch)
     monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(pictures, "draw_run", lambda place: None)
+    monkeypatch.setattr(page, "report_run", lambda place, result: None)
     return monkeypatch
 
 
@@ -120,6 +120,7 @@ def test_a_run_leaves_everything_behind(monkeypatch, tmp_path, capsys):
         for suffix in ("svg", "png"):
             assert (place / "cells" / f"{name}.{suffix}").stat().st_size > 1000
     assert (place / "learning_curves.svg").is_file()
+    assert "Finished; 4 epochs recorded." in (place / "report.html").read_text()
     config = json.loads((place / "config.json").read_text())
     assert config["data"]["num_examples"] == 200
     session = json.loads((place / "manifest.json").read_text())["sessions"][0]
@@ -350,7 +351,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(fake, tmp_path, capsys):
 
 def test_the_real_network_stopped_and_resumed(monkeypatch, tmp_path):
     """The smallest search network there is, on real images, both kinds of epoch."""
-    monkeypatch.setattr(pictures, "draw_run", lambda place: None)
+    monkeypatch.setattr(page, "report_run", lambda place, result: None)
     monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
     small = [
         *("--network.num-cells", "1", "--network.init-channels", "4"),
