@@ -197,7 +197,7 @@ def _read(text: str, unnamed: str) -> list[tuple[str, Genotype]]:
 
 def _read_candidates(run: RunDirectory) -> dict[str, Genotype]:
     """Return the genotypes a selection began with, wherever they are now."""
-    kept = run_directory.read_json(run.candidates)
+    kept = files.read_json(run.candidates)
     return {name: Genotype.from_dict(value) for name, value in kept.items()}
 
 
@@ -216,7 +216,7 @@ def _train_all(
             place = run.training(name, seed)
             done += 1
             if place.summary.is_file():
-                found[name].append(run_directory.read_json(place.summary))
+                found[name].append(files.read_json(place.summary))
                 continue
             console.say(f"training {done} of {total}: {name}, seed {seed}")
             can_resume = any(place.checkpoints.glob("[0-9]*"))

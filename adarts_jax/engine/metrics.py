@@ -55,15 +55,27 @@ class MetricLog:
         files.write_text(self._path, "".join(json.dumps(r) + "\n" for r in kept))
         self._records = kept
 
+    def missing_before(self, epoch: int) -> list[int]:
+        """Return the epochs before this one that have no record."""
+        found = {record["epoch"] for record in self.records()}
+        return sorted(set(range(epoch)) - found)
+
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.is_file():
             return []
         lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
         try:
             # What follows the last line end was never finished.
-            return [json.loads(line) for line in lines[:-1] if line]
-        except ValueError as error:
-            raise UserError(f"{str(self._path)!r} is damaged: {error}") from error
+            records = [json.loads(line) for line in lines[:-1] if line]
+            if not all(isinstance(record["epoch"], int) for record in records):
+                raise ValueError("an epoch is no number")
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{str(self._path)!r} is damaged ({type(error).__name__}: {error}); "
+                "bring it back from a copy, or delete it to continue without the "
+                "records so far"
+            ) from error
+        return records
 
 
 def means(

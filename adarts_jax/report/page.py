@@ -4,7 +4,6 @@ Every text that comes from a file is escaped. The pictures are put into the page
 drawn by this package a moment ago, never as found in the directory.
 """
 
-import dataclasses
 import html
 import json
 import re
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from adarts_jax.report.metrics_file import Record, epoch_series
 from adarts_jax.report.pictures import Picture, draw_pictures
-from adarts_jax.report.run_files import RESULT_FILE, RunFiles, read_run
+from adarts_jax.report.run_files import RunFiles, read_run
 from adarts_jax.space.cost import derived_network_cost
 from adarts_jax.space.genotype import Genotype
 
@@ -57,7 +56,7 @@ def report_run(run_directory: str | Path, *, result: Genotype | None = None) -> 
 
     Args:
       run_directory: the ``--out`` of a run.
-      result: genotype of a search that will write it once everything else is there;
+      result: genotype of the run, which may write it once everything else is there;
         None for what is in the directory.
 
     Returns:
@@ -66,9 +65,7 @@ def report_run(run_directory: str | Path, *, result: Genotype | None = None) -> 
     Raises:
       UserError: not a run directory, or a damaged file in it.
     """
-    run = read_run(run_directory)
-    if result is not None:
-        run = dataclasses.replace(run, genotype=result, genotype_file=RESULT_FILE)
+    run = read_run(run_directory, result=result)
     return write_report(run, draw_pictures(run))
 
 

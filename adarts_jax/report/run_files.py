@@ -47,8 +47,12 @@ class RunFiles:
         return epochs if isinstance(epochs, int) else 0
 
 
-def read_run(run_directory: str | Path) -> RunFiles:
+def read_run(run_directory: str | Path, *, result: Genotype | None = None) -> RunFiles:
     """Read the files of a run, finished or not.
+
+    Args:
+      run_directory: the ``--out`` of a run.
+      result: its genotype, where that is not to be read.
 
     Raises:
       UserError: no such directory, it has no ``config.json``, or a file in it is
@@ -61,13 +65,13 @@ def read_run(run_directory: str | Path) -> RunFiles:
     if not config.is_file():
         raise UserError(f"{directory} is not a run directory: it has no config.json")
     manifest, metrics = directory / "manifest.json", directory / "metrics.jsonl"
-    newest = _newest_genotype(directory)
+    newest = directory / RESULT_FILE if result else _newest_genotype(directory)
     return RunFiles(
         directory=directory,
         config=_read_object(config),
         manifest=_read_object(manifest) if manifest.is_file() else {},
         records=read_metrics(metrics) if metrics.is_file() else [],
-        genotype=Genotype.load(newest) if newest else None,
+        genotype=result or (Genotype.load(newest) if newest else None),
         genotype_file=newest.relative_to(directory).as_posix() if newest else None,
     )
 

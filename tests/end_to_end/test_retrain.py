@@ -56,7 +56,7 @@ def genotype(tmp_path_factory):
 def quick(monkeypatch, genotype):
     """Train without pictures, looking at the signals after each step."""
     monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(page, "report_run", lambda place: None)
+    monkeypatch.setattr(page, "report_run", lambda place, result: None)
     return monkeypatch
 
 
@@ -99,7 +99,7 @@ def whole(tmp_path_factory, genotype):
     """Return a run that never stopped."""
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(page, "report_run", lambda place: None)
+        monkeypatch.setattr(page, "report_run", lambda place, result: None)
         argv = ["--genotype", str(genotype), *SHORT, "--out", str(place)]
         assert main(argv) == 0
     return place

@@ -57,8 +57,21 @@ def test_resume_needs_something_to_resume(tmp_path):
         check(tmp_path / "missing", resume=True)
     place = make_run(tmp_path / "run")
     (place / "checkpoints" / "5").rmdir()
-    with pytest.raises(UserError, match="nothing was saved yet"):
+    check(place, resume=True)  # it starts anew
+    (place / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no run in .*run'"):
         check(place, resume=True)
+
+
+def test_what_a_run_leaves_that_never_began_is_no_run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".config.json.7.tmp").write_text("{")
+    check(tmp_path)
+    with claim(tmp_path):
+        assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoints"]
+    (tmp_path / "checkpoints" / "5").mkdir()
+    with pytest.raises(UserError, match=r"exists; use --resume"):
+        check(tmp_path)
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(tmp_path):
@@ -74,6 +87,8 @@ def test_overwrite_refuses_what_is_no_run(tmp_path):
         UserError, match=r"is no run directory \(it holds 'photo.jpg'\)"
     ):
         check(tmp_path, overwrite=True)
+    with pytest.raises(UserError, match=r"exists; use --resume"):
+        check(tmp_path)
     file = tmp_path / "photo.jpg"
     with pytest.raises(UserError, match="is a file"):
         check(file, overwrite=True)
