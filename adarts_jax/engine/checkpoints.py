@@ -7,6 +7,7 @@ tenth of one. Whole arrays on one host are assumed.
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import re
@@ -215,15 +216,17 @@ class _Preserved:
 
 @contextlib.contextmanager
 def _disk_faults() -> Iterator[None]:
-    """Turn what the writers below Orbax raise on a full or broken disk into OSError."""
+    """Turn what the writer below Orbax says about a disk into OSError."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        found = re.search(r"os_error_code='(\d+)'", str(error))
-        if found is None:
+        text = " ".join(str(error).split())
+        if not re.match("[A-Z_]+: ", text):  # the name of a status
             raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number)) from error
+        found = re.search(r"os_error_code='(\d+)'", text)
+        number = int(found[1]) if found else errno.EIO
+        reason = os.strerror(number) if found else text[:200]
+        raise OSError(number, reason) from error
 
 
 def _describe(tree: PyTree) -> list[list[Any]]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adarts_jax.errors import UserError
@@ -18,13 +18,14 @@ _WAYS_OUT = {
 
 
 @contextlib.contextmanager
-def disk_advice(place: Path) -> Iterator[None]:
+def disk_advice(place: Path, check_present: Callable[[], None]) -> Iterator[None]:
     """Turn a failed access to the files of a run into an error of the user.
 
     Whole files are put in place at the end, so what was saved before stays intact.
 
     Args:
       place: run directory.
+      check_present: raises if it is no longer there.
 
     Raises:
       UserError: names the file, the reason and how to continue.
@@ -32,6 +33,7 @@ def disk_advice(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        check_present()
         name, reason = error.filename or place, error.strerror or str(error)
         way_out = _WAYS_OUT.get(error.errno or 0, "mend that")
         raise UserError(

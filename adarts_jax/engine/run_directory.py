@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adarts_jax.engine import files, manifest
+from adarts_jax.engine.disk_faults import disk_advice
 from adarts_jax.errors import UserError
 
 try:
@@ -237,8 +238,7 @@ def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
       overwrite: delete the files of a former run, and no others.
 
     Raises:
-      UserError: the directory cannot be made, or another process has it.
-      OSError: it cannot be written to.
+      UserError: the directory cannot be made or used, or another process has it.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -246,13 +246,15 @@ def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(f"cannot make directory {str(place)!r}: {reason}") from error
+    run = RunDirectory(place, handle)
     try:
-        _lock(handle, place)
-        if overwrite:
-            _delete_run(place)
-        for half_written in place.rglob(".*.tmp"):  # by a process that was killed
-            half_written.unlink(missing_ok=True)
-        yield RunDirectory(place, handle)
+        with disk_advice(place, run.check_present):
+            _lock(handle, place)
+            if overwrite:
+                _delete_run(place)
+            for half_written in place.rglob(".*.tmp"):  # by a process that was killed
+                half_written.unlink(missing_ok=True)
+            yield run
     finally:
         os.close(handle)
 

@@ -17,7 +17,6 @@ from jaxtyping import PyTree
 from adarts_jax.engine import devices, manifest, run_directory
 from adarts_jax.engine.checkpoints import Checkpoints
 from adarts_jax.engine.console import Console, format_seconds
-from adarts_jax.engine.disk_faults import disk_advice
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.interrupts import Interrupts
 from adarts_jax.engine.metrics import TIME_PREFIX, MetricLog
@@ -282,7 +281,6 @@ def open_session(
     """
     console = console or Console()
     with (
-        disk_advice(place),
         run_directory.claim(place, overwrite=overwrite) as directory,
         console,
         Interrupts(console.say) as interrupts,
