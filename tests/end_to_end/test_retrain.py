@@ -306,15 +306,6 @@ def kill_at_random(argv, place, *, times, longest):
         assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
 
 
-def test_killed_without_warning(quick, run, whole, genotype, tmp_path):
-    """SIGKILL wherever it hits, in a process of its own."""
-    place = tmp_path / "run"
-    argv = ["--genotype", str(genotype), *SHORT, "--out", str(place)]
-    kill_at_random(argv, place, times=1, longest=0.5)
-    assert run(place, "--resume") == 0
-    assert contents(place) == contents(whole)
-
-
 @pytest.mark.slow
 def test_killed_three_times_a_real_network_ends_with_the_same_weights(quick, tmp_path):
     """Convolutions, both heads of a reduction, auxiliary loss: alpha-ADARTS, small."""
