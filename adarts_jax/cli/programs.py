@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from adarts_jax.engine import host_memory
 from adarts_jax.engine.outcomes import RunStopped
 from adarts_jax.errors import UserError
 
@@ -24,6 +25,7 @@ def run_program(
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     # Orbax's notes, and its tracebacks of what ends up in one line here.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    host_memory.keep_freed_memory()
     try:
         run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
