@@ -18,10 +18,10 @@ from fault_tools import (
     when,
 )
 
-from adarts_jax.engine import retrain_program, search_program
+from adarts_jax.engine.console import Console
+from adarts_jax.engine.retrain_program import RetrainProgram
 from adarts_jax.engine.run_directory import claim
-
-KINDS = ("fake", "retrain")
+from adarts_jax.engine.search_program import SearchProgram
 
 
 def error_of(capsys):
@@ -54,8 +54,7 @@ def fill(folder):
                 continue
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [2, 5, 12])
+@pytest.mark.parametrize(("kind", "step"), [("fake", 2), ("retrain", 5), ("fake", 12)])
 def test_a_full_disk(quick, wholes, disk, capsys, kind, step):
     """Full from a step on: the first save, one in the middle, the result."""
     folder, _ = disk
@@ -71,9 +70,9 @@ def test_a_full_disk(quick, wholes, disk, capsys, kind, step):
     assert same(place, wholes(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_disk_that_is_full_from_the_start(quick, wholes, disk, capsys, kind):
+def test_a_disk_that_is_full_from_the_start(quick, wholes, disk, capsys):
     folder, _ = disk
+    kind = "fake"
     fill(folder)
     assert run(kind, folder / "run") == 2
     assert "No space left on device" in error_of(capsys)
@@ -83,9 +82,9 @@ def test_a_disk_that_is_full_from_the_start(quick, wholes, disk, capsys, kind):
     assert same(folder / "run", wholes(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_disk_that_becomes_read_only(quick, wholes, disk, capsys, kind):
+def test_a_disk_that_becomes_read_only(quick, wholes, disk, capsys):
     folder, remount = disk
+    kind = "retrain"
     with quick.context() as patch:
         when(patch, 6, lambda: remount("ro"))
         assert run(kind, folder / "run") == 2
@@ -106,8 +105,7 @@ def delete(place):
         shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [6, 12])
+@pytest.mark.parametrize(("kind", "step"), [("fake", 6), ("fake", 12), ("retrain", 12)])
 def test_a_directory_that_is_deleted_while_running(quick, tmp_path, capsys, kind, step):
     place = tmp_path / "run"
     with quick.context() as patch:
@@ -137,9 +135,8 @@ def test_a_directory_that_is_moved_may_come_back(quick, wholes, tmp_path, capsys
     assert same(tmp_path / "moved", wholes("fake"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_clock_that_jumps_back(quick, wholes, tmp_path, kind):
-    now, place = time.time, tmp_path / "run"
+def test_a_clock_that_jumps_back(quick, wholes, tmp_path):
+    now, place, kind = time.time, tmp_path / "run", "fake"
     with quick.context() as patch:
         jump = partial(patch.setattr, time, "time", lambda: now() - 86_400)
         when(patch, 6, jump)
@@ -175,8 +172,9 @@ def test_a_data_file_that_vanishes(quick, tmp_path, capsys):
     assert same(place, whole)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+@pytest.mark.parametrize(
+    ("kind", "flag"), [("fake", "--resume"), ("retrain", "--overwrite")]
+)
 def test_a_second_process_is_refused(quick, wholes, tmp_path, capsys, kind, flag):
     """That a kill takes the lock along is what every kill test shows."""
     place = tmp_path / "run"
@@ -188,29 +186,23 @@ def test_a_second_process_is_refused(quick, wholes, tmp_path, capsys, kind, flag
     assert before == {path: path.read_bytes() for path in all_files(place)}
 
 
+EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out\nof memory")
+
+
 @pytest.mark.parametrize(
-    ("kind", "program", "parts"),
+    ("kind", "error", "parts"),
     [
-        ("fake", search_program, ["batch_size (now 16)", "network.init_channels"]),
-        (
-            "retrain",
-            retrain_program,
-            ["batch_size (now 16)", "network.remat", "network.precision = bfloat16"],
-        ),
+        ("fake", EXHAUSTED, ["batch_size (now 16)", "network.init_channels"]),
+        ("fake", MemoryError(), ["batch_size (now 16)", "network.init_channels"]),
+        ("retrain", EXHAUSTED, ["network.remat", "network.precision = bfloat16"]),
     ],
+    ids=["device", "host", "retrain"],
 )
-@pytest.mark.parametrize(
-    "error",
-    [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out\nof memory"), MemoryError()],
-    ids=["device", "host"],
-)
-def test_too_little_memory(
-    quick, wholes, tmp_path, capsys, kind, program, parts, error
-):
+def test_too_little_memory(quick, wholes, tmp_path, capsys, kind, error, parts):
     """In the middle of the run, whose last state then is good."""
     place = tmp_path / "run"
-    advance = {"fake": "SearchProgram", "retrain": "RetrainProgram"}[kind]
-    original = getattr(program, advance).advance
+    program = RetrainProgram if kind == "retrain" else SearchProgram
+    original = program.advance
 
     def exhausted(self, data, number, pace):
         if number == 1:
@@ -218,7 +210,7 @@ def test_too_little_memory(
         return original(self, data, number, pace)
 
     with quick.context() as patch:
-        patch.setattr(getattr(program, advance), "advance", exhausted)
+        patch.setattr(program, "advance", exhausted)
         assert run(kind, place) == 2
     line = error_of(capsys)
     assert line.startswith("error: not enough memory on cpu: make batch_size")
@@ -238,8 +230,6 @@ def test_nobody_reads_the_progress(quick, wholes, tmp_path):
             raise BrokenPipeError
 
         flush = write
-
-    from adarts_jax.engine.console import Console
 
     with Console(Closed()) as console:
         console.say("lost")

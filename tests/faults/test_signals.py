@@ -32,6 +32,7 @@ def test_a_signal_ends_within_a_step_and_a_save(quick, wholes, tmp_path, kind, s
     assert same(place, wholes(kind))
 
 
+@pytest.mark.slow
 def test_a_signal_while_compiling_ends_at_once(quick, wholes, tmp_path):
     place = tmp_path / "run"
     process = Process("fake", place)
