@@ -77,6 +77,10 @@ class Process:
                 return
         raise AssertionError(f"it ended without {text!r}: {self.lines[-5:]}")
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def send(self, signum):
         self._process.send_signal(signum)
 

@@ -1,5 +1,6 @@
 """Full and read-only disks, things that vanish, clocks, neighbours, little memory."""
 
+import resource
 import shutil
 import time
 from functools import partial
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from fault_tools import (
+    Process,
     all_files,
     read_json,
     records,
@@ -217,6 +219,16 @@ def test_too_little_memory(quick, wholes, tmp_path, capsys, kind, error, parts):
     assert all(part in line for part in parts)
     assert run(kind, place, "--resume") == 0
     assert same(place, wholes(kind))
+
+
+@pytest.mark.slow
+def test_really_too_little_memory(tmp_path):
+    """Not even the first state fits into what the system lets the process have."""
+    process = Process("retrain", tmp_path / "run", "--network.init-channels", "8192")
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    assert process.end() == 2
+    assert process.lines[-1].startswith("error: not enough memory on cpu: make batch_")
+    assert "init_channels (now 8192)" in process.lines[-1]
 
 
 def test_nobody_reads_the_progress(quick, wholes, tmp_path):
