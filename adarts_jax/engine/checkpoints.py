@@ -74,9 +74,11 @@ class Checkpoints:
         """Finish writing.
 
         Raises:
-          OSError: see `wait`.
+          OSError: see `wait`; not if another error is on its way, which tells more.
         """
-        with _disk_faults():
+        is_first = kind is None
+        quiet = contextlib.nullcontext() if is_first else contextlib.suppress(Exception)
+        with quiet, _disk_faults():
             self._manager.close()
 
     def steps(self) -> list[int]:

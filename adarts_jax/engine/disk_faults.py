@@ -32,8 +32,10 @@ def disk_advice(place: Path, check_present: Callable[[], None]) -> Iterator[None
     """
     try:
         yield
-    except OSError as error:
-        check_present()
+    except (OSError, ValueError, RuntimeError) as error:
+        check_present()  # else what fails below has many names
+        if not isinstance(error, OSError):
+            raise
         name, reason = error.filename or place, error.strerror or str(error)
         way_out = _WAYS_OUT.get(error.errno or 0, "mend that")
         raise UserError(

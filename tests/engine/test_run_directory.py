@@ -189,3 +189,22 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(path, {"a": float("nan")})
+
+
+@pytest.mark.parametrize("error", [OSError(5, "broken"), ValueError("Orbax: gone")])
+def test_what_a_lost_directory_breaks_is_told_as_that(tmp_path, error):
+    place = tmp_path / "run"
+    with (
+        pytest.raises(UserError, match="was deleted or moved while running"),
+        claim(place),
+    ):
+        place.rename(tmp_path / "moved")
+        raise error
+
+
+def test_other_mistakes_pass_the_claim(tmp_path):
+    with pytest.raises(ValueError, match="ours"), claim(tmp_path / "run"):
+        raise ValueError("ours")
+    with pytest.raises(UserError, match="broken; what was saved is intact"):  # noqa: SIM117
+        with claim(tmp_path / "run"):
+            raise OSError(5, "broken")
