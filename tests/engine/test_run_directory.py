@@ -191,20 +191,22 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
         files.write_json(path, {"a": float("nan")})
 
 
+def lose(place, error):
+    place.rename(place.with_name("moved"))
+    raise error
+
+
 @pytest.mark.parametrize("error", [OSError(5, "broken"), ValueError("Orbax: gone")])
 def test_what_a_lost_directory_breaks_is_told_as_that(tmp_path, error):
     place = tmp_path / "run"
-    with (
-        pytest.raises(UserError, match="was deleted or moved while running"),
-        claim(place),
-    ):
-        place.rename(tmp_path / "moved")
-        raise error
+    told = "was deleted or moved while running"
+    with pytest.raises(UserError, match=told), claim(place):
+        lose(place, error)
 
 
 def test_other_mistakes_pass_the_claim(tmp_path):
     with pytest.raises(ValueError, match="ours"), claim(tmp_path / "run"):
         raise ValueError("ours")
-    with pytest.raises(UserError, match="broken; what was saved is intact"):  # noqa: SIM117
-        with claim(tmp_path / "run"):
-            raise OSError(5, "broken")
+    told = "broken; what was saved is intact"
+    with pytest.raises(UserError, match=told), claim(tmp_path / "run"):
+        raise OSError(5, "broken")
