@@ -17,6 +17,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]
+OnNan = Literal["stop", "rollback"]
 MethodName = Literal[
     "alpha_adarts",
     "adarts",
@@ -201,6 +202,9 @@ class SearchConfig(Settings):
     """first epochs, in which only the weights are trained"""
     batch_size: Count = 32
     """images per step, for the weights and again for the architecture"""
+    on_nan: OnNan = "stop"
+    """when a loss or gradient is not finite: stop, or rollback to the beginning of the
+    epoch, with other random numbers, at most three times in a run"""
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     weights: WeightsConfig = WeightsConfig()

@@ -20,3 +20,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def format_advice(found: object, known: str) -> str:
+    """Return what to do about a file of another format.
+
+    Args:
+      found: its format.
+      known: the one this version writes, such as ``adarts-checkpoint/1``.
+
+    >>> format_advice("adarts-checkpoint/2", "adarts-checkpoint/1")
+    'it was written by a newer adarts-jax; upgrade adarts-jax'
+    """
+    kind, _, number = known.rpartition("/")
+    found_kind, _, found_number = str(found).rpartition("/")
+    is_number = found_number.isascii() and found_number.isdigit()
+    if found_kind == kind and is_number and int(found_number) > int(number):
+        return "it was written by a newer adarts-jax; upgrade adarts-jax"
+    return "it was written by another program or version; start a new run"

@@ -11,6 +11,7 @@ from adarts_jax.config import (
     Count,
     ImagesConfig,
     NotNegative,
+    OnNan,
     Pixels,
     Positive,
     Settings,
@@ -127,6 +128,9 @@ class TrainingConfig(Settings):
     """passes over the training images"""
     batch_size: Count = 32
     """images per step"""
+    on_nan: OnNan = "stop"
+    """when a loss or gradient is not finite: stop, or rollback to the beginning of the
+    epoch, with other random numbers, at most three times in a run"""
     data: RetrainDataConfig = RetrainDataConfig()
     network: DerivedNetworkConfig = DerivedNetworkConfig()
     weights: RetrainWeightsConfig = RetrainWeightsConfig()

@@ -21,6 +21,7 @@ from adarts_jax.cli.fields import (
     option,
 )
 from adarts_jax.cli.recipes import explain, put, read_recipe
+from adarts_jax.engine import manifest
 from adarts_jax.errors import UserError, did_you_mean
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -201,8 +202,13 @@ def _spelled(
 
 
 def _saved_config(run: RunOptions) -> Path | None:
-    """Return the config of the run to continue, where there is one."""
+    """Return the config of the run to continue, where there is one.
+
+    Raises:
+      UserError: a newer version wrote the run, whose config may have other fields.
+    """
     if run.out is None or not run.resume:
         return None
+    manifest.read(run.out / "manifest.json")
     file = run.out / "config.json"
     return file if file.is_file() else None

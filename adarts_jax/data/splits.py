@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, format_advice
 
 FORMAT = "adarts-splits/1"
 
@@ -80,7 +80,8 @@ class SearchSplits:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["format"] != FORMAT:
                 raise UserError(
-                    f"{str(path)!r} has format {record['format']!r}, not {FORMAT!r}"
+                    f"{str(path)!r} has format {record['format']!r}, not {FORMAT!r}: "
+                    f"{format_advice(record['format'], FORMAT)}"
                 )
             return cls(
                 num_examples=int(record["num_examples"]),
@@ -92,7 +93,8 @@ class SearchSplits:
         except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise UserError(
                 f"{str(path)!r} is not a file of search splits "
-                f"({type(error).__name__}); start the run again to write a new one"
+                f"({type(error).__name__}); delete it, and --resume divides the images "
+                "as the config says"
             ) from error
 
 

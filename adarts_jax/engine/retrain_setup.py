@@ -74,7 +74,7 @@ def prepare(
     Raises:
       UserError: whatever does not go together.
     """
-    check_place(place, resume=resume, overwrite=overwrite, must_be_saved=False)
+    check_place(place, resume=resume, overwrite=overwrite)
     run = RunDirectory(place)
     if resume:
         saved = config.model_dump(mode="json")

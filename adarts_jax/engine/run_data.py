@@ -13,8 +13,9 @@ from adarts_jax.retrain_config import RetrainConfig
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-# Data may move between two parts of a run; its contents are compared.
-MAY_DIFFER = ("data.data_dir",)
+# Data may move between two parts of a run; its contents are compared. What happens to
+# a loss that is not finite changes nothing before there is one.
+MAY_DIFFER = ("data.data_dir", "on_nan")
 
 
 def load_images(config: SearchConfig | RetrainConfig, split: str) -> ImageData:

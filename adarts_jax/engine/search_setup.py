@@ -14,6 +14,7 @@ from adarts_jax.data.splits import SearchSplits
 from adarts_jax.engine import run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
+from adarts_jax.errors import UserError
 from adarts_jax.networks.stem import choose_stem
 from adarts_jax.space import topology
 
@@ -64,7 +65,13 @@ def prepare(
     about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
         run_data.check_same_data(run, about["data"])
+    if resume and run.splits.is_file():
         parts = SearchSplits.load(run.splits)
+        if parts.num_examples != len(data):
+            raise UserError(
+                f"--resume: {str(run.splits)!r} divides {parts.num_examples} images, "
+                f"but now there are {len(data)}; bring them back, or start a new run"
+            )
     else:
         parts = make_splits(config, data.labels)
     statistics = run_data.channel_statistics(config.data.normalization, data)

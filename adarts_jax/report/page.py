@@ -15,6 +15,7 @@ from adarts_jax.report.metrics_file import Record, epoch_series
 from adarts_jax.report.pictures import Picture, draw_pictures
 from adarts_jax.report.run_files import RunFiles, read_run
 from adarts_jax.space.cost import derived_network_cost
+from adarts_jax.space.genotype import Genotype
 
 _STYLE: Final = """
 :root { color: #1f2933; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
@@ -50,8 +51,13 @@ _PAGE: Final = """<!DOCTYPE html>
 """
 
 
-def report_run(run_directory: str | Path) -> Path:
+def report_run(run_directory: str | Path, *, result: Genotype | None = None) -> Path:
     """Draw the pictures of a run, finished or not, and write its page.
+
+    Args:
+      run_directory: the ``--out`` of a run.
+      result: genotype of the run, which may write it once everything else is there;
+        None for what is in the directory.
 
     Returns:
       The path of the page.
@@ -59,7 +65,7 @@ def report_run(run_directory: str | Path) -> Path:
     Raises:
       UserError: not a run directory, or a damaged file in it.
     """
-    run = read_run(run_directory)
+    run = read_run(run_directory, result=result)
     return write_report(run, draw_pictures(run))
 
 

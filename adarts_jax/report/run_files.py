@@ -10,6 +10,8 @@ from adarts_jax.errors import UserError
 from adarts_jax.report.metrics_file import read_metrics
 from adarts_jax.space.genotype import Genotype
 
+RESULT_FILE = "genotype.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
@@ -36,7 +38,7 @@ class RunFiles:
         """Whether the run has written its result."""
         if "genotype" in self.config:  # a training is given one, a search finds one
             return (self.directory / "summary.json").is_file()
-        return self.genotype_file == "genotype.json"
+        return self.genotype_file == RESULT_FILE
 
     @property
     def warmup_epochs(self) -> int:
@@ -45,8 +47,12 @@ class RunFiles:
         return epochs if isinstance(epochs, int) else 0
 
 
-def read_run(run_directory: str | Path) -> RunFiles:
+def read_run(run_directory: str | Path, *, result: Genotype | None = None) -> RunFiles:
     """Read the files of a run, finished or not.
+
+    Args:
+      run_directory: the ``--out`` of a run.
+      result: its genotype, where that is not to be read.
 
     Raises:
       UserError: no such directory, it has no ``config.json``, or a file in it is
@@ -59,20 +65,20 @@ def read_run(run_directory: str | Path) -> RunFiles:
     if not config.is_file():
         raise UserError(f"{directory} is not a run directory: it has no config.json")
     manifest, metrics = directory / "manifest.json", directory / "metrics.jsonl"
-    newest = _newest_genotype(directory)
+    newest = directory / RESULT_FILE if result else _newest_genotype(directory)
     return RunFiles(
         directory=directory,
         config=_read_object(config),
         manifest=_read_object(manifest) if manifest.is_file() else {},
         records=read_metrics(metrics) if metrics.is_file() else [],
-        genotype=Genotype.load(newest) if newest else None,
+        genotype=result or (Genotype.load(newest) if newest else None),
         genotype_file=newest.relative_to(directory).as_posix() if newest else None,
     )
 
 
 def _newest_genotype(directory: Path) -> Path | None:
     """Return the file of the result, or of the last epoch that has one."""
-    result = directory / "genotype.json"
+    result = directory / RESULT_FILE
     if result.is_file():
         return result
     epochs = sorted((directory / "genotypes").glob("epoch_*.json"))
