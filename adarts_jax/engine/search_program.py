@@ -76,17 +76,18 @@ class SearchProgram:
 
 
 def put_data(start: Start, key: PRNGKeyArray) -> SearchData:
-    """Put the images of both splits on the device, and no others."""
-    data, splits = start.data, start.parts
-    used = np.concatenate([splits.weight_indices, splits.architecture_indices])
-    boundary = len(splits.weight_indices)
-    places = np.arange(len(used), dtype=np.int32)
+    """Put the images of both splits on the device."""
+    parts = start.parts
+
+    def places(indices: np.ndarray) -> np.ndarray:
+        return np.searchsorted(parts.used, indices).astype(np.int32)
+
     return jax.device_put(
         SearchData(
-            images=data.images[used],
-            labels=data.labels[used],
-            weight_indices=places[:boundary],
-            architecture_indices=places[boundary:],
+            images=start.data.images,
+            labels=start.data.labels,
+            weight_indices=places(parts.weight_indices),
+            architecture_indices=places(parts.architecture_indices),
             key=key,
         )
     )
