@@ -50,27 +50,23 @@ def check_method(
 
 
 def check_order(
-    order: str, *, hessian: str | None, second_order: str, stale_step: bool
+    order: str, *, hessian: str | None, att_darts: bool, stale_step: bool
 ) -> None:
     """Check that what belongs to one order is not asked of the other."""
     is_first = order == "first"
-    for name, value, default in (
-        ("architecture.hessian", hessian, None),
-        ("compat.second_order", second_order, "darts"),
-    ):
-        if is_first and value != default:
-            raise ValueError(
-                f"{name} = {value} belongs to the second order; leave it out or add "
-                "architecture.order = second"
-            )
+    if is_first and hessian is not None:
+        raise ValueError(
+            f"architecture.hessian = {hessian} belongs to the second order; leave it "
+            "out or add architecture.order = second"
+        )
     if not is_first and stale_step:
         raise ValueError(
             "compat.stale_step belongs to the first order, as alpha-ADARTS uses it; "
             "leave it out or make architecture.order = first"
         )
-    if second_order == "att_darts" and hessian == "exact":
+    if att_darts and hessian == "exact":
         raise ValueError(
-            "compat.second_order = att_darts imitates finite differences; make "
+            "compat.att_darts imitates finite differences; make "
             "architecture.hessian = finite_difference"
         )
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adarts_jax.config import SearchConfig
+from adarts_jax.config import CompatConfig, SearchConfig
 from adarts_jax.data import sources
-from adarts_jax.engine import search_program, search_setup
+from adarts_jax.engine import search_problem, search_program, search_setup
 from adarts_jax.engine.search_epoch import SearchData
 from adarts_jax.errors import UserError
 
@@ -82,3 +82,36 @@ def test_the_device_has_the_images_of_both_splits(split, tmp_path):
     ):
         np.testing.assert_array_equal(data.images[places], whole.images[indices])
         np.testing.assert_array_equal(data.labels[places], whole.labels[indices])
+
+
+@pytest.mark.parametrize(("index", "last"), [("epoch", 0.0067), ("next_epoch", 0.0)])
+def test_the_learning_rate_of_the_published_scripts_is_one_epoch_ahead(index, last):
+    config = SearchConfig.model_validate(
+        {"epochs": 6, "compat": {"lr_index": index}, "weights": {"learning_rate": 0.1}}
+    )
+    rates = [search_setup.epoch_pace(config, e).weight_learning_rate for e in range(6)]
+    np.testing.assert_allclose(rates[-1], last, atol=1e-4)
+    assert (rates[0] == np.float32(0.1)) == (index == "epoch")
+
+
+def test_oddities_of_the_originals_are_off_unless_asked_for(root, tmp_path):
+    off = imagenet_like(root).compat
+    assert off == CompatConfig(
+        lr_index="epoch",
+        stale_step=False,
+        architecture_batches="fresh",
+        att_darts=False,
+    )
+
+    def problem(**compat):
+        values = imagenet_like(root).model_dump() | {"compat": compat}
+        config = SearchConfig.model_validate(values)
+        return search_problem.make_problem(config, start)
+
+    start = prepare(imagenet_like(root), tmp_path / "run")
+    assert problem().repeat_every is None
+    assert not problem().one_pass
+    assert not problem().copies_att_darts
+    assert problem(stale_step=True).repeat_every == 4
+    assert problem(architecture_batches="one_pass").one_pass
+    assert problem(att_darts=True).copies_att_darts
