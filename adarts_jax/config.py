@@ -260,6 +260,7 @@ class SearchConfig(Settings):
             options=self.options.model_dump(exclude_none=True),
         )
         check_order(
+            self.method,
             self.architecture.order,
             hessian=self.architecture.hessian,
             att_darts=self.compat.att_darts,

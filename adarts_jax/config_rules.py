@@ -50,10 +50,29 @@ def check_method(
 
 
 def check_order(
-    order: str, *, hessian: str | None, att_darts: bool, stale_step: bool
+    name: str, order: str, *, hessian: str | None, att_darts: bool, stale_step: bool
 ) -> None:
-    """Check that what belongs to one order is not asked of the other."""
+    """Check that what belongs to one order is not asked of the other, nor of neither.
+
+    Args:
+      name: of the method.
+      order: "first" or "second".
+      hessian: how the second order multiplies; None for the default.
+      att_darts: see ``compat.att_darts``.
+      stale_step: see ``compat.stale_step``.
+    """
     is_first = order == "first"
+    asked = {
+        "architecture.order = second": not is_first,
+        "compat.att_darts": att_darts,
+        "compat.stale_step": stale_step,
+    }
+    for option, is_asked in asked.items():
+        if is_asked and not METHODS[name].trains_architecture:
+            raise ValueError(
+                f"{option} means nothing to {name}, which follows no gradient of the "
+                "architecture; leave it out"
+            )
     if is_first and hessian is not None:
         raise ValueError(
             f"architecture.hessian = {hessian} belongs to the second order; leave it "

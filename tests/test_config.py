@@ -158,6 +158,10 @@ def test_configs_are_immutable_and_hashable():
             ("compat.att_darts", "hessian = finite_difference"),
         ),
         (
+            {"method": "random", "architecture": {"order": "second"}},
+            ("architecture.order = second", "random", "leave it out"),
+        ),
+        (
             {"data": {"fraction": 0.5, "num_examples": 10}},
             ("data.fraction = 0.5", "data.num_examples = 10", "leave one out"),
         ),
