@@ -33,7 +33,6 @@ COLUMNS = (
     "weight loss",
     "accuracy",
     "architecture loss",
-    "seconds per step",
     "minutes",
     "skips",
 )
@@ -73,7 +72,6 @@ def summarize(out: Path, seconds: float) -> list[str]:
         course("weight/loss", ".2f"),
         course("weight/accuracy", ".2f"),
         course("architecture/loss", ".2f"),
-        course("time/step_seconds", ".2f"),
         f"{seconds / 60:.1f}",
         f"{chosen.count('skip_connect')} of {len(chosen)}",
     ]

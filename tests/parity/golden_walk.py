@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 import adarts_jax as aj
 from adarts_jax.bilevel.optimizers import Optimizers, make_optimizers
-from adarts_jax.bilevel.steps import SearchState
+from adarts_jax.bilevel.search_state import SearchState, begin_joint_clipping
 from adarts_jax.networks.search_network import SearchNetwork
 from benchmarks.torch_reference import recipe_weights
 
@@ -58,13 +58,14 @@ def initial_state(
         lambda leaf: jnp.asarray(leaf, dtype),
         (_initial_weights(golden, shared), architecture(golden, "arch0")),
     )
-    return SearchState(
+    state = SearchState(
         step=jnp.zeros((), jnp.int32),
         weight_opt_state=optimizers.weight.init(variables["params"]),
         arch=arch,
         arch_opt_state=optimizers.architecture.init(arch),
         **variables,
     )
+    return begin_joint_clipping(state) if counts_architecture(golden) else state
 
 
 def _initial_weights(golden: Golden, shared: Path) -> PyTree:

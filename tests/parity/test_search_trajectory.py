@@ -33,7 +33,7 @@ from golden_walk import (
 )
 
 from adarts_jax.bilevel import steps
-from adarts_jax.bilevel.steps import SearchState
+from adarts_jax.bilevel.search_state import SearchState
 
 # In float32 a network of these meets a kink of a ReLU a rounding error away: from the
 # fourth step on it is another trajectory. In float64 all of them agree to 1e-12.

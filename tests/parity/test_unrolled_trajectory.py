@@ -34,7 +34,7 @@ from golden_walk import (
 )
 
 from adarts_jax.bilevel import steps, unrolled
-from adarts_jax.bilevel.steps import SearchState
+from adarts_jax.bilevel.search_state import SearchState
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ def check_weight_step(golden: Golden, shared: Path) -> None:
         assert_close(golden, "train_logits", found.logits, want, str(step))
         both: Any = ()
         if counts_architecture(golden):  # which the architecture step did not clear
-            left = record.states[unrolled.MINUS].unrolling.direct
+            left = record.states[unrolled.MINUS].left
             both = jax.tree.map(jnp.add, left, found.arch)
         norm = norm_of(found.params, both)
         for want in recorded(golden, f"grad_norm/{step}"):
