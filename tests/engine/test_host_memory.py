@@ -19,11 +19,12 @@ import jax, jax.numpy as jnp
 from adarts_jax.engine import host_memory
 if sys.argv[1] == "keep":
     assert host_memory.keep_freed_memory()
-large = jax.jit(lambda x: jax.lax.sort(x + jnp.arange(20_000_000.0))[::9_999_999])
-for _ in range(2):
-    jax.block_until_ready(large(jnp.float32(1)))
+product = jax.jit(lambda x, w: (jnp.sin(x) @ w).sum())
+x, w = jnp.ones((20_000, 1_000)), jnp.ones((1_000, 16))
+for _ in range(3):
+    jax.block_until_ready(product(x, w))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-jax.block_until_ready(large(jnp.float32(1)))
+jax.block_until_ready(product(x, w))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
