@@ -111,6 +111,10 @@ class OptionsConfig(Settings):
 
     channel_choice: Literal["first", "random"] | None = None
     """pc_darts: the first channels (own) or, in every pass, new random ones"""
+    channel_scores: Literal["batch", "average"] | None = None
+    """adarts, alpha_adarts: what ranks the channels when the search network is
+    evaluated, attention of the batch (own, as in the published code) or the running
+    average of training, with which images do not depend on each other"""
     bam_combination: Literal["product", "sum"] | None = None
     """att_darts: how the branches of BAM meet, product (own, as in the published code)
     or sum (text of the paper)"""
@@ -184,9 +188,13 @@ class CompatConfig(Settings):
     stale_step: bool = False
     """repeat the last weight update of every epoch, true or false: the published
     alpha-ADARTS steps once more, on old gradients, before every next epoch"""
-    second_order: Literal["darts", "att_darts"] = "darts"
-    """att_darts: the virtual step has no momentum and moves the architecture too, and
-    the clipped norm includes it, as in the published code of Att-DARTS"""
+    architecture_batches: Literal["fresh", "one_pass"] = "fresh"
+    """fresh (drawn anew in every step) or one_pass (the architecture split in order,
+    once per epoch), as in the published code of Att-DARTS"""
+    att_darts: bool = False
+    """gradients of the published Att-DARTS, true or false: the norm that clips the
+    weights counts the architecture; in the second order the virtual step moves it too,
+    and has no momentum"""
 
 
 class SearchConfig(Settings):
@@ -259,9 +267,10 @@ class SearchConfig(Settings):
             options=self.options.model_dump(exclude_none=True),
         )
         check_order(
+            self.method,
             self.architecture.order,
             hessian=self.architecture.hessian,
-            second_order=self.compat.second_order,
+            att_darts=self.compat.att_darts,
             stale_step=self.compat.stale_step,
         )
         check_channels(

@@ -53,6 +53,23 @@ class SearchSplits:
                 "they must be disjoint"
             )
 
+    @property
+    def used(self) -> np.ndarray:
+        """Indices of both splits, ascending."""
+        return np.union1d(self.weight_indices, self.architecture_indices)
+
+    def check_size(self, num_examples: int) -> None:
+        """Check that these are splits of a training set of that size.
+
+        Raises:
+          UserError: they are of another one.
+        """
+        if num_examples != self.num_examples:
+            raise UserError(
+                f"the run started with other images ({self.num_examples}, now "
+                f"{num_examples}); bring them back, or start a new run"
+            )
+
     def save(self, path: Path) -> None:
         """Write the splits as JSON; the same splits give the same bytes."""
         record = {

@@ -5,7 +5,7 @@ from typing import Any
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.data import augment, images, sources
-from adarts_jax.data.images import ImageData
+from adarts_jax.data.images import ImageData, Select
 from adarts_jax.engine import manifest
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.errors import UserError
@@ -18,8 +18,15 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 MAY_DIFFER = ("data.data_dir", "on_nan")
 
 
-def load_images(config: SearchConfig | RetrainConfig, split: str) -> ImageData:
+def load_images(
+    config: SearchConfig | RetrainConfig, split: str, *, select: Select | None = None
+) -> ImageData:
     """Load a split of the data a config describes.
+
+    Args:
+      config: of the run.
+      split: name.
+      select: see `sources.load`.
 
     Raises:
       UserError: no such data.
@@ -31,6 +38,7 @@ def load_images(config: SearchConfig | RetrainConfig, split: str) -> ImageData:
         name=config.data.name,
         image_size=config.data.image_size,
         channels=config.data.channels,
+        select=select,
     )
 
 

@@ -26,8 +26,8 @@ class Start:
     """A search that may begin.
 
     Attributes:
-      data: training images.
-      parts: weight split and architecture split.
+      data: the training images of both splits, in the order of the training set.
+      parts: weight split and architecture split, as indices into the training set.
       statistics: mean and deviation per channel, pixels scaled to [0, 1].
       about: facts for the manifest: seed, and what identifies the data.
     """
@@ -61,36 +61,44 @@ def prepare(
         check_config(
             run, config.model_dump(mode="json"), may_differ=run_data.MAY_DIFFER
         )
-    data = load_images(config)
+    is_divided = resume and run.splits.is_file()
+    data, parts = load_images(
+        config, SearchSplits.load(run.splits) if is_divided else None
+    )
     about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
         run_data.check_same_data(run, about["data"])
-    if resume and run.splits.is_file():
-        parts = SearchSplits.load(run.splits)
-        if parts.num_examples != len(data):
-            raise UserError(
-                f"--resume: {str(run.splits)!r} divides {parts.num_examples} images, "
-                f"but now there are {len(data)}; bring them back, or start a new run"
-            )
-    else:
-        parts = make_splits(config, data.labels)
     statistics = run_data.channel_statistics(config.data.normalization, data)
     return Start(data, parts, statistics, about)
 
 
-def load_images(config: SearchConfig) -> ImageData:
-    """Load the training images and check that the network can take them.
+def load_images(
+    config: SearchConfig, parts: SearchSplits | None
+) -> tuple[ImageData, SearchSplits]:
+    """Load the images of both splits and check that the network can take them.
+
+    Args:
+      config: of the search.
+      parts: the splits of a run that is continued; None divides the training set.
 
     Raises:
-      UserError: no such data, or images too small.
+      UserError: no such data, other data than before, a split smaller than a batch, or
+        images too small.
     """
-    data = run_data.load_images(config, "train")
+    found = [] if parts is None else [parts]
+
+    def select(labels: np.ndarray) -> np.ndarray:
+        found[:] = found or [make_splits(config, labels)]
+        found[0].check_size(len(labels))
+        return found[0].used
+
+    data = run_data.load_images(config, "train", select=select)
     height, width, _ = data.image_shape
     reductions = len(topology.reduction_cells(config.network.num_cells))
     if choose_stem(config.network.stem, (height, width)) == "imagenet":
         reductions += IMAGENET_HALVINGS
     images.check_image_size(height, width, num_reductions=reductions)
-    return data
+    return data, found[0]
 
 
 def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
