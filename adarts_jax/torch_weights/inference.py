@@ -162,7 +162,10 @@ def _fits(arrays: StateDict, size: NetworkSize, genotype: Genotype) -> bool:
         inputs = arrays[f"cells.{index}.preprocess1.op.1.weight"].shape[:2]
         if inputs != (place.channels, place.channels_in[1]):
             return False
-    windows = {rule.key: rule.path[-1] for rule in rules if rule.layout == "depthwise"}
+    # Operations have one kernel per window; the gather of an attention has any size.
+    windows = {
+        rule.key: rule.path[-1] for rule in rules if rule.path[-1].startswith("kernel_")
+    }
     return all(
         window == "kernel_{}x{}".format(*arrays[key].shape[2:])
         for key, window in windows.items()
