@@ -18,5 +18,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("epoch", ["epochs", "seed"])
     "; did you mean 'epochs'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Cut: the time of the comparison grows with the square of the length.
+    close = difflib.get_close_matches(name[:64], list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

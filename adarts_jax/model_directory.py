@@ -113,13 +113,17 @@ def read_spec(directory: str | os.PathLike[str]) -> ModelSpec:
       UserError: as in ``load_model``.
     """
     path = Path(directory) / SPEC_FILE
+    _check_ordinary(path)
     try:
         with path.open(encoding="utf-8") as file:
             return ModelSpec.from_json(file.read(MAX_TEXT + 1))
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(
+            f"cannot read {path}: {error}; give a folder made by train.retrain or "
+            "adarts_jax.convert"
+        ) from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -136,7 +140,14 @@ def _missing(path: Path) -> str:
     )
 
 
+def _check_ordinary(path: Path) -> None:
+    """Refuse what would never end or never begin to be read, such as a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is no ordinary file; copy the model again")
+
+
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    _check_ordinary(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118

@@ -45,8 +45,10 @@ class MetricLog:
         try:
             # What follows the last line end was never finished.
             return [json.loads(line) for line in lines[:-1] if line]
-        except ValueError as error:
-            raise UserError(f"{str(self._path)!r} is damaged: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{str(self._path)!r} is damaged: {error}; restore it from a copy"
+            ) from error
 
     def keep_before(self, epoch: int) -> None:
         """Drop the records of this and later epochs, and a cut last line."""

@@ -34,10 +34,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{path}, line {number}: {error}") from None
+            raise UserError(
+                f"{path}, line {number}: {error}; remove or restore that line"
+            ) from None
         records.append(record)
     return records
 

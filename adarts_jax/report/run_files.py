@@ -10,6 +10,8 @@ from adarts_jax.errors import UserError
 from adarts_jax.report.metrics_file import read_metrics
 from adarts_jax.space.genotype import Genotype
 
+_REPAIR = "restore it from a copy"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
@@ -57,7 +59,10 @@ def read_run(run_directory: str | Path) -> RunFiles:
         raise UserError(f"{directory} is not a directory; give the --out of a run")
     config = directory / "config.json"
     if not config.is_file():
-        raise UserError(f"{directory} is not a run directory: it has no config.json")
+        raise UserError(
+            f"{directory} is not a run directory: it has no config.json; give the "
+            "--out of a run"
+        )
     manifest, metrics = directory / "manifest.json", directory / "metrics.jsonl"
     newest = _newest_genotype(directory)
     return RunFiles(
@@ -83,8 +88,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}; {_REPAIR}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
+        raise UserError(f"{path} does not hold a JSON object; {_REPAIR}")
     return value

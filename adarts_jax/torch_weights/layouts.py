@@ -102,12 +102,14 @@ def import_state_dict(
     Raises:
       UserError: entries are missing, unexpected or of another shape (all named).
     """
-    given = plain_names(state_dict)
-    arrays = {
-        path: np.full(leaf.shape, np.nan, leaf.dtype)
-        for path, leaf in _leaves(template).items()
-    }
-    _check(given, rules, arrays)
+    given, leaves = plain_names(state_dict), _leaves(template)
+    # Views of one number: whatever size the template claims, nothing is reserved yet.
+    _check(
+        given,
+        rules,
+        {p: np.broadcast_to(np.zeros((), x.dtype), x.shape) for p, x in leaves.items()},
+    )
+    arrays = {p: np.full(x.shape, np.nan, x.dtype) for p, x in leaves.items()}
     for rule in rules:
         arrays[rule.path][rule.index] = rule.to_ours(np.asarray(given[rule.key]))
     return _unflatten(arrays)
