@@ -156,7 +156,7 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
                 raise UserError(
                     f"{path} has weights that are not float32: {', '.join(wrong[:5])}"
                 )
-            return {key: file.get_tensor(key) for key in types}
+            tensors = {key: file.get_tensor(key) for key in types}
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except (OSError, safetensors.SafetensorError) as error:
@@ -164,6 +164,12 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
             f"{path} is damaged, incomplete or no safetensors file ({error}); copy it "
             "again or save the model again"
         ) from None
+    if wrong := [k for k, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise UserError(
+            f"{path} is damaged: weights are not finite ({', '.join(wrong[:5])}); copy "
+            "it again or train again"
+        )
+    return tensors
 
 
 def _check_channels(path: Path, variables: PyTree, spec: ModelSpec) -> None:

@@ -75,7 +75,8 @@ def _read_text(path: Path) -> str:
             f"recipe {shown} is not UTF-8 text; save it with that encoding"
         ) from None
     except OSError as error:
-        names = sorted(p.name for p in path.parent.glob("*.*") if p != path)
+        is_missing = isinstance(error, FileNotFoundError)
+        names = [p.name for p in path.parent.glob("*.*")] if is_missing else []
         hint = did_you_mean(path.name, names) or "; give another --config"
         reason = error.strerror or type(error).__name__
         raise UserError(f"cannot read recipe {shown}: {reason}{hint}") from None

@@ -88,6 +88,11 @@ def build_model(
         ``images`` do not go with it.
     """
     size = infer_size(state_dict)
+    if wrong := [k for k, value in state_dict.items() if not np.isfinite(value).all()]:
+        raise UserError(
+            f"{str(source)!r} has weights that are not finite "
+            f"({', '.join(wrong[:5])}); use a checkpoint from before that"
+        )
     spec = _make_spec(size, genotype, images, _provenance(state_dict, source))
     try:
         variables = torch_weights.derived_variables(

@@ -178,7 +178,10 @@ def _check_array(images: np.ndarray, path: Path, spec: ModelSpec) -> None:
     for index, image in enumerate(images):
         peak = float(np.abs(image).max())
         if not np.isfinite(peak):
-            raise UserError(f"{what}: image {index} has values that are not finite")
+            raise UserError(
+                f"{what}: image {index} has values that are not finite; correct or "
+                "remove it"
+            )
         largest = max(largest, peak)
     if largest > _UNUSUAL_VALUE:
         _logger.warning(
