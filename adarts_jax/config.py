@@ -205,6 +205,9 @@ class SearchConfig(Settings):
     """search method"""
     seed: Seed = 2
     """of everything random in the run"""
+    deterministic: bool = False
+    """the same numbers in every run of a seed on a GPU too, true or false; slower
+    there, no difference on a CPU"""
     epochs: Count = 12
     """passes over the weight split"""
     warmup_epochs: Epochs = 4

@@ -125,6 +125,9 @@ class EvaluationConfig(Settings):
 class TrainingConfig(Settings):
     """How a derived network is trained, whatever its genotype."""
 
+    deterministic: bool = False
+    """the same numbers in every run of a seed on a GPU too, true or false; slower
+    there, no difference on a CPU"""
     epochs: Count = 30
     """passes over the training images"""
     batch_size: Count = 32

@@ -11,7 +11,7 @@ from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import run_data
+from adarts_jax.engine import determinism, run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
 from adarts_jax.errors import UserError
@@ -56,6 +56,8 @@ def prepare(
       UserError: whatever does not go together.
     """
     check_place(place, resume=resume, overwrite=overwrite)
+    if config.deterministic:
+        determinism.require_determinism()
     run = RunDirectory(place)
     if resume:
         check_config(
