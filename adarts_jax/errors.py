@@ -21,3 +21,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     # Cut: the time of the comparison grows with the square of the length.
     close = difflib.get_close_matches(name[:64], list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def shorten(text: object, limit: int = 80) -> str:
+    """Return what a file says in the length that a message can bear.
+
+    >>> shorten("cells.0.weight", limit=10)
+    'cells.0...'
+    """
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from numpy.typing import DTypeLike
 
 from adarts_jax import torch_weights
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 from adarts_jax.model_spec import FORMAT, MAX_TEXT, ModelSpec
 from adarts_jax.networks.derived_network import DerivedNetwork
 
@@ -151,7 +151,9 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
-            wrong = [f"{key} {kind}" for key, kind in types.items() if kind != "F32"]
+            wrong = [
+                f"{shorten(k)} {kind}" for k, kind in types.items() if kind != "F32"
+            ]
             if wrong:
                 raise UserError(
                     f"{path} has weights that are not float32: {', '.join(wrong[:5])}"
@@ -161,10 +163,10 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
         raise UserError(_missing(path)) from None
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"{path} is damaged, incomplete or no safetensors file ({error}); copy it "
-            "again or save the model again"
+            f"{path} is damaged, incomplete or no safetensors file "
+            f"({shorten(error, 200)}); copy it again or save the model again"
         ) from None
-    if wrong := [k for k, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+    if wrong := [shorten(k) for k, x in tensors.items() if not np.isfinite(x).all()]:
         raise UserError(
             f"{path} is damaged: weights are not finite ({', '.join(wrong[:5])}); copy "
             "it again or train again"

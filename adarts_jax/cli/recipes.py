@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from adarts_jax.cli.fields import members, option
-from adarts_jax.errors import UserError, did_you_mean
+from adarts_jax.errors import UserError, did_you_mean, shorten
 
 MAX_BYTES = 100_000  # of a recipe
 MAX_PROBLEMS = 5  # that one message tells
@@ -41,7 +41,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         values = _READERS[path.suffix](text)
     except ValueError as error:
         raise UserError(
-            f"recipe {shown} is not valid {kind}: {error}; correct it there"
+            f"recipe {shown} is not valid {kind}: {shorten(error, 200)}; correct it "
+            "there"
         ) from None
     except RecursionError:
         raise UserError(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 from adarts_jax.networks.derived_network import DerivedNetwork, place_all
 from adarts_jax.space import topology
 from adarts_jax.space.genotype import Genotype
@@ -138,7 +138,7 @@ def _check_family(arrays: StateDict) -> None:
             "networks can be converted"
         )
     if not any(key in arrays for key in _STEMS) or "classifier.weight" not in arrays:
-        first = ", ".join(list(arrays)[:4])
+        first = ", ".join(map(shorten, list(arrays)[:4]))
         raise UserError(
             f"these {len(arrays)} entries ({first}, ...) are not those of a derived "
             "network: there is no stem or no classifier"

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import PyTree
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 
 # torch -> ours: the permutation of the torch tensor's axes, after singleton axes
 # named in `squeeze` are dropped.
@@ -173,7 +173,9 @@ def _summary(table: Sequence[Row]) -> str:
     for kind in dict.fromkeys(row[0] for row in table):
         rows = [row[1:] for row in table if row[0] == kind]
         shown = [
-            f"{key} {found} instead of {wanted}" if found and wanted else key
+            f"{shorten(key)} {found} instead of {wanted}"
+            if found and wanted
+            else shorten(key)
             for key, found, wanted in rows[:_SHOWN]
         ]
         more = ", ..." if rows[_SHOWN:] else ""

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [200, pytest.param(10_000, marks=pytest.mark.slow)]
 MOST_SECONDS = 0.2  # of processor time, for one input
 MOST_BYTES = 400 * 10**6  # more than before the first input
-LONGEST = 3000  # characters of a message
+LONGEST = 2000  # characters of a message
 
 GENOTYPES = [
     json.dumps(aj.published["alpha_adarts"].to_dict()).encode(),
