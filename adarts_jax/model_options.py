@@ -89,7 +89,7 @@ class ConvertOptions(Settings):
     verify: bool = False
     """afterwards run the project's own PyTorch network beside ours: largest difference
     of every output and agreement of predictions; exit 1 beyond 1e-4, relative"""
-    num_images: Annotated[int, Field(ge=2)] = 8
+    num_images: Annotated[int, Field(ge=2, le=10_000)] = 8
     """how many images are shown to both: noise, or the first ones of a split of data"""
     split: PathText = "test"
     """part of the data set, if one is given"""

@@ -10,6 +10,8 @@ from adarts_jax.errors import UserError
 from adarts_jax.report.metrics_file import read_metrics
 from adarts_jax.space.genotype import Genotype
 
+MAX_DEPTH = 50  # of a config or manifest; four are in use
+
 _REPAIR = "restore it from a copy"
 
 
@@ -44,7 +46,7 @@ class RunFiles:
     def warmup_epochs(self) -> int:
         """Epochs before the first architecture step; 0 where the run has none."""
         epochs = self.config.get("warmup_epochs")
-        return epochs if isinstance(epochs, int) else 0
+        return epochs if isinstance(epochs, int) and 0 <= epochs < 10**9 else 0
 
 
 def read_run(run_directory: str | Path) -> RunFiles:
@@ -92,4 +94,14 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON: {error}; {_REPAIR}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object; {_REPAIR}")
+    if not _is_flat(value, MAX_DEPTH):
+        raise UserError(f"{path} is nested more than {MAX_DEPTH} deep; {_REPAIR}")
     return value
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    """Return whether nothing is nested deeper than so many levels."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(member, levels - 1) for member in inner)

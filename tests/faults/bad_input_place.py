@@ -217,6 +217,8 @@ def make_models(root: Path) -> None:
     copy("classes", {"num_classes": 0})
     copy("std", {"normalization_std": [0]})
     copy("format", {"format": "adarts-model/9"})
+    far = {"data": {"source": "folder", "name": "x" * 300}}
+    copy("far", {"provenance": far})
     copy("key", {"num_cels": 3})
     copy("genotype", {"genotype": GENOTYPE.to_dict() | {"normal": []}})
     copy("deeper", {"num_cells": 900})
@@ -255,6 +257,15 @@ def make_runs(root: Path) -> None:
     write("run_metrics", config_json="{}", metrics_jsonl='{"epoch": 0\n{"epoch": 1}\n')
     write("run_genotype", config_json="{}", genotype_json='{"format": "x"}')
     write("run_busy", config_json="{}")
+    write("run_nested", config_json='{"a":' * 60 + "1" + "}" * 60)
+    for name in ("pickled", "nameless", "edges", "place"):
+        write(f"run_{name}", config_json="{}")
+    file = "architecture.npz"
+    np.savez(root / "run_pickled" / file, x=np.array([{}], dtype=object))
+    np.savez(root / "run_nameless" / file, op_weights_normal=np.zeros((2, 2)))
+    wrong = {"op_weights_normal": np.zeros((3, 1)), "primitives": np.array(["none"])}
+    np.savez(root / "run_edges" / file, **wrong)
+    (root / "run_place" / "report.html").mkdir()
     write("run_done", config_json=SearchConfig(seed=3).model_dump_json())
     (root / "run_done" / "checkpoints" / "5").mkdir(parents=True)
     write("run_binary")

@@ -30,6 +30,7 @@ EVALUATE: list[Case] = [
     ("model_cut", "model_cut/weights.safetensors", "copy it again"),
     ("model_weightless", "no weights.safetensors", "it contains: model.json"),
     ("model_claim", "model_claim/weights.safetensors", "copy it again"),
+    ("model_far", "'xxxxx", "say --data.source"),
     ("model_nan", "(stem.0.weight)", "it again"),
     ("model --split valid", "'valid'", "only 'train' and 'test'"),
     ("model --batch-size 0", "'0'", "greater than or equal to 1"),
@@ -105,6 +106,7 @@ CONVERT: list[Case] = [
     ("to-torch model_cut --out new.pt", "model_cut/weights", "copy it again"),
     ("to-torch model_claim --out new.pt", "model_claim/weights", "copy it again"),
     ("to-torch model_cells --out new.pt", "1000000000", "at most 1000"),
+    ("to-torch model --out new.pt --num-images 10001", "'10001'", "equal to 10000"),
     ("to-torch model_nan --out new.pt --verify", "(stem.0.weight)", "it again"),
 ]
 REPORT: list[Case] = [
@@ -120,6 +122,11 @@ REPORT: list[Case] = [
     ("run_deep", "run_deep/config.json", "restore it from a copy"),
     ("run_binary", "run_binary/config.json", "restore it from a copy"),
     ("run_metrics", "metrics.jsonl, line 1", "remove or restore that line"),
+    ("run_nested", "nested more than 50 deep", "restore it from a copy"),
+    ("run_pickled", "architecture.npz", "restore it from a copy, or remove it"),
+    ("run_nameless", "primitives", "restore it from a copy, or remove it"),
+    ("run_edges", "(3, 1)", "restore it from a copy, or remove it"),
+    ("run_place", "'run_place/report.html'", "on a copy of the run"),
     ("run_genotype", "'x'", "expected 'adarts-genotype/1'"),
     ("run_empty extra", "extra", "see --help"),
 ]
