@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adarts_jax.nn import layers, pooling
+from adarts_jax.nn import depthwise, layers, pooling
 from adarts_jax.nn.batch_norm import BatchNorm
 from adarts_jax.nn.depthwise import Lowering, depthwise_conv
 from adarts_jax.nn.mixed_norm import NormalizedSum
@@ -38,24 +39,30 @@ def value_and_vjp(apply, cotangent, *inputs):
     return run(*inputs)
 
 
-# sizes of the stack, op axis of the input, (height, width, channels); the widest one
-# takes the way of the weight gradient that serves many channels
+# sizes of the stack, op axis of the input, (batch, height, width, channels)
 STACKS = [
-    ((3,), 1, (8, 8, 3)),
-    ((3, 5), 1, (7, 6, 4)),
-    ((5, 3, 7), 3, (9, 5, 2)),
-    ((3, 5), 2, (5, 7, 50)),
+    ((3,), 1, (2, 8, 8, 3)),
+    ((3, 5), 1, (3, 7, 6, 4)),
+    ((5, 3, 7), 3, (12, 9, 5, 2)),
+    ((3, 5), 2, (1, 5, 7, 50)),
 ]
 
 
+@pytest.mark.parametrize("is_written_out", [True, False])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize(("sizes", "ops", "image"), STACKS)
-def test_depthwise_lowerings_agree(sizes, ops, image, stride, dilation):
-    x = draw(0, ops, 2, *image)
-    kernels = tuple(draw(k, k, k, image[-1]) for k in sizes)
-    height, width = (-(-side // stride) for side in image[:2])
-    cotangent = draw(1, len(sizes), 2, height, width, image[-1])
+@pytest.mark.parametrize(("sizes", "ops", "shape"), STACKS)
+def test_depthwise_lowerings_agree(
+    sizes, ops, shape, stride, dilation, is_written_out, monkeypatch
+):
+    batch, *image, channels = shape
+    most = 0 if is_written_out else math.inf
+    monkeypatch.setattr(depthwise, "MANY_PRODUCTS", most)
+    jax.clear_caches()  # traces know the constant
+    x = draw(0, ops, *shape)
+    kernels = tuple(draw(k, k, k, channels) for k in sizes)
+    height, width = (-(-side // stride) for side in image)
+    cotangent = draw(1, len(sizes), batch, height, width, channels)
     results = [
         value_and_vjp(
             functools.partial(

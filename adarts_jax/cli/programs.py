@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from adarts_jax.engine import host_memory
 from adarts_jax.engine.outcomes import RunStopped
 from adarts_jax.errors import UserError
 
@@ -23,6 +24,7 @@ def run_program(
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)  # progress notes of Orbax
+    host_memory.keep_freed_memory()
     try:
         run(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -35,12 +35,11 @@ def leave(wave: Wave, outputs: Images) -> list[Images]:
       wave: the edges.
       outputs: their outputs side by side.
     """
-    width = outputs.shape[-1] // wave.size
-    totals: list[Images | None] = [None] * len(wave.targets)
-    for edge, target in enumerate(wave.edge_targets):
-        part, total = outputs[..., edge * width : (edge + 1) * width], totals[target]
-        totals[target] = part if total is None else total + part
-    return [total for total in totals if total is not None]
+    totals: dict[int, Images] = {}
+    parts = jnp.split(outputs, wave.size, axis=-1)
+    for target, part in zip(wave.edge_targets, parts, strict=True):
+        totals[target] = totals[target] + part if target in totals else part
+    return [totals[target] for target in range(len(wave.targets))]
 
 
 def bypass(

@@ -23,7 +23,7 @@ def select(wave: Wave, states: tuple[Images, ...], picked: Picked) -> Images:
     for s, x in enumerate(states):
         mine = [e for e, source in enumerate(wave.edge_sources) if source == s]
         matrix = picked[mine[0] : mine[-1] + 1].reshape(-1, x.shape[-1])
-        parts.append(jnp.einsum("bhwc,kc->bhwk", x, matrix, precision="highest"))
+        parts.append(_multiply(x, matrix.T, precision="highest"))
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -51,19 +51,26 @@ def put_back(
     Returns:
       One sum per target.
     """
-    channels, targets = states[0].shape[-1], wave.targets
+    targets = wave.targets
     enters = jax.nn.one_hot(jnp.array(wave.edge_targets), len(targets))
     matrix = jnp.einsum("ekc,et->ektc", picked, enters * weights[:, None])
-    matrix = matrix.reshape(mixed.shape[-1], len(targets) * channels)
-    returned = mixed @ matrix
+    returned = _multiply(mixed, matrix.reshape(mixed.shape[-1], -1))
     # Factors are not negative, so pooling the product is multiplying the pooled.
     base = [pooling.max_pool_2x2(x) if stride == 2 else x for x in states]
     sums = []
-    for t in range(len(targets)):
-        total = returned[..., t * channels : (t + 1) * channels]
+    for t, total in enumerate(jnp.split(returned, len(targets), axis=-1)):
         for e in range(wave.size):
             if wave.edge_targets[e] == t:
                 source = base[wave.edge_sources[e]]
                 total = total + source * kept[e, :, None, None]
         sums.append(total)
     return sums
+
+
+def _multiply(
+    x: Images, matrix: Float[Array, "i o"], precision: str | None = None
+) -> Images:
+    # One axis of pixels: the gradient of a product over three of them is transposed.
+    pixels = x.reshape(-1, x.shape[-1])
+    y = jnp.matmul(pixels, matrix, precision=precision)
+    return y.reshape(*x.shape[:-1], -1)

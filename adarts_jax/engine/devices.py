@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from adarts_jax.engine import host_memory
 from adarts_jax.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def compile_ahead(function: Callable[..., Any], *shapes: PyTree) -> Program:
     """
     start = time.perf_counter()
     compiled = _compile(function.lower(*shapes), _FOR_MANY_CALLS)
+    host_memory.give_back_freed_memory()  # hundreds of MB of the compiler
     seconds = time.perf_counter() - start
     return Program(compiled, seconds, _predicted_memory(compiled))
 

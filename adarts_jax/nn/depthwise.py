@@ -2,7 +2,7 @@
 
 XLA's grouped convolution is slow on CPU, forward and towards the input (factor 20 to
 60 against shifted multiply-adds, see docs/performance.md); its gradient towards the
-weights is not, and compiles several times faster than k^2 reductions.
+weights is for small layers only, but compiles several times faster than any other.
 """
 
 import functools
@@ -18,8 +18,9 @@ from adarts_jax.nn import windows
 
 Lowering = Literal["shifted", "grouped"]
 
-# From so many channels on a loop over taps beats XLA's weight gradient on CPU.
-MANY_CHANNELS = 48
+# From so many products in XLA's weight gradient on, writing it out repays compiling.
+MANY_PRODUCTS = 20_000_000
+IMAGES_AT_ONCE = 8  # of the written-out weight gradient: what stays in a cache
 Stacked = Float[Array, "op batch height width channel"]
 Kernels = tuple[Float[Array, "k k channel"], ...]
 
@@ -155,32 +156,54 @@ def _shifted_backward(stride, dilation, residuals, g):
 def _weight_gradient(x, g, kernel, stride, dilation):
     """Gradient of one operation; the cheaper of two ways (docs/performance.md).
 
-    XLA's convolution does the work of a dense one, channels squared; the loop over
-    taps reads the images once per tap.
+    XLA's convolution does the work of a dense one, channels squared.
     """
-    if kernel.shape[2] >= MANY_CHANNELS:
-        return _loop_over_taps(x, g, kernel.shape[0], stride, dilation)
+    if g.size * kernel.size >= MANY_PRODUCTS:
+        return _sum_over_images(x, g, kernel.shape[0], stride, dilation)
     convolve = functools.partial(_grouped, x, stride=stride, dilation=dilation)
     return jax.vjp(convolve, kernel)[1](g)[0]
 
 
-def _loop_over_taps(x, g, k, stride, dilation):
-    height, width = g.shape[1:3]
+def _sum_over_images(x, g, k, stride, dilation):
+    """Products of all taps of a kernel's row, a few images at a time.
+
+    The sum over images is written out and that over pixels comes last: XLA's loops run
+    through whole vectors in sums of arrays, not in reductions.
+    """
+    batch, height, width, channels = g.shape
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
     padded = windows.pad_axis(x, 1, padding, stride * (height + reach))
     padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
-    rows = windows.split_phases(padded, 1, stride)
-    phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
-    size, precise = (1, 1, *g.shape), jnp.promote_types(g.dtype, jnp.float32)
+    count = max(n for n in range(1, IMAGES_AT_ONCE + 1) if batch % n == 0)
+    columns = [
+        jnp.stack(windows.split_phases(column, 1, stride)).reshape(
+            stride, -1, count, height + reach, width + reach, channels
+        )
+        for column in windows.split_phases(padded, 2, stride)
+    ]
+    gradients = g.reshape(-1, count, height, width, channels)
+    precise = jnp.promote_types(g.dtype, jnp.float32)
 
-    def tap(t, gradient):
-        a, b = t // k * dilation, t % k * dilation
-        start = (a % stride, b % stride, 0, a // stride, b // stride, 0)
-        image = lax.dynamic_slice(phases, start, size)[0, 0]
-        return gradient.at[t].set((image * g).sum((0, 1, 2), dtype=precise))
+    def add(step, sums):
+        part, row = step // k, step % k
+        top = row * dilation
+        start = (top % stride, part, 0, top // stride, 0, 0)
+        size = (1, 1, count, height, width + reach, channels)
+        images = [lax.dynamic_slice(c, start, size)[0, 0] for c in columns]
+        towards = lax.dynamic_index_in_dim(gradients, part, keepdims=False)
+        added = []
+        for j in range(k):
+            phase, left = j * dilation % stride, j * dilation // stride
+            tap = images[phase][:, :, left : left + width].astype(precise)
+            total = lax.dynamic_index_in_dim(sums[j], row, keepdims=False)
+            for n in range(count):
+                total = total + tap[n] * towards[n]
+            added.append(lax.dynamic_update_index_in_dim(sums[j], total, row, 0))
+        return tuple(added)
 
-    start = jnp.zeros((k * k, g.shape[-1]), precise)
-    return lax.fori_loop(0, k * k, tap, start).reshape(k, k, -1)
+    nothing = jnp.zeros((k, height, width, channels), precise)
+    sums = lax.fori_loop(0, k * (batch // count), add, (nothing,) * k)
+    return jnp.stack(sums, axis=1).sum((2, 3))
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)

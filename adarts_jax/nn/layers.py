@@ -31,6 +31,7 @@ def pointwise(x: Images, kernel: Float[Array, "op edge i o"]) -> Images:
     Returns:
       Images with ``edge * o`` channels, of the type of ``x``.
     """
+    # One axis of pixels: the gradient of a product over three of them is transposed.
     kernel = kernel.astype(x.dtype)
     ops, edges, fan_in, fan_out = kernel.shape
     if edges * max(fan_in, fan_out) <= max(BLOCK_DIAGONAL_CHANNELS, fan_in, fan_out):
@@ -38,11 +39,11 @@ def pointwise(x: Images, kernel: Float[Array, "op edge i o"]) -> Images:
         matrix = (kernel[:, :, :, None, :] * eye).reshape(
             ops, edges * fan_in, edges * fan_out
         )
-        if ops == 1:
-            return x @ matrix[0]
-        return jnp.einsum("obhwi,oij->obhwj", x, matrix)
-    split = x.reshape(ops, *x.shape[-4:-1], edges, fan_in)
-    mixed = jnp.einsum("obhwei,oeij->obhwej", split, kernel)
+        pixels = x.reshape(ops, -1, edges * fan_in)
+        mixed = jnp.einsum("opi,oij->opj", pixels, matrix)
+    else:
+        pixels = x.reshape(ops, -1, edges, fan_in)
+        mixed = jnp.einsum("opei,oeij->opej", pixels, kernel)
     return mixed.reshape(*x.shape[:-1], edges * fan_out)
 
 

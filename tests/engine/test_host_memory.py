@@ -1,0 +1,52 @@
+"""Memory of the C library: kept between steps, given back after compiling."""
+
+import subprocess
+import sys
+
+import pytest
+
+from adarts_jax.engine import host_memory
+
+if host_memory._c_library() is None:
+    pytest.skip("no glibc here", allow_module_level=True)
+
+PAGES = 20_000  # of 4 KiB in the buffer of the program below
+
+# A program with a large buffer of its own; prints the page faults of its later calls.
+PROGRAM = """
+import resource, sys
+import jax, jax.numpy as jnp
+from adarts_jax.engine import host_memory
+if sys.argv[1] == "keep":
+    assert host_memory.keep_freed_memory()
+product = jax.jit(lambda x, w: (jnp.sin(x) @ w).sum())
+x, w = jnp.ones((20_000, 1_000)), jnp.ones((1_000, 16))
+for _ in range(3):
+    jax.block_until_ready(product(x, w))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+jax.block_until_ready(product(x, w))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(mode):
+    command = [sys.executable, "-c", PROGRAM, mode]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_buffers_of_a_step_are_used_again():
+    assert page_faults("keep") < PAGES / 10
+    assert page_faults("leave") > PAGES / 2  # or the advice is not needed any more
+
+
+def test_giving_back_keeps_what_is_in_use():
+    kept = bytearray(b"x" * 1_000_000)
+    host_memory.give_back_freed_memory()
+    assert kept == b"x" * 1_000_000
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(host_memory, "_c_library", lambda: None)
+    assert not host_memory.keep_freed_memory()
+    host_memory.give_back_freed_memory()
