@@ -55,7 +55,7 @@ def test_a_gpu_in_use_is_too_late():
 
 
 def test_a_cpu_needs_nothing():
-    assert require({}, running="cpu") == {}
+    assert require({}, running="cpu") == require({}, running="tpu") == {}
     assert require({"JAX_PLATFORMS": "cpu"}) == {"JAX_PLATFORMS": "cpu"}
 
 

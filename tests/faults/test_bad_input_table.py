@@ -35,11 +35,8 @@ SHORTEST = 60  # rows that there must be, by the issue
 PROCESSES = [
     ("adarts_jax.search", "--config endless.toml", "'endless.toml'"),
     ("train.retrain", "--genotype call.txt", "'__import__'"),
-    ("train.select", "", "no genotype"),
     ("train.evaluate", "model_claim", "model_claim/weights.safetensors"),
-    ("adarts_jax.predict", "model bad_bomb --out new.npz", "2500000000 pixels"),
     ("adarts_jax.convert", "from-torch hostile.pt --out new", "'posix.system'"),
-    ("adarts_jax.report", "run_deep", "run_deep/config.json"),
 ]
 
 

@@ -23,7 +23,7 @@ from adarts_jax.model_directory import load_model
 from adarts_jax.retrain_config import RetrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = [200, pytest.param(10_000, marks=pytest.mark.slow)]
+EXAMPLES = [100, pytest.param(10_000, marks=pytest.mark.slow)]
 MOST_SECONDS = 0.2  # of processor time, for one input
 MOST_BYTES = 400 * 10**6  # more than before the first input
 LONGEST = 2000  # characters of a message
@@ -108,7 +108,7 @@ def run(examples: int, strategy, check) -> None:
 
     @settings(
         max_examples=examples,
-        derandomize=examples <= 200,
+        derandomize=examples <= 100,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
