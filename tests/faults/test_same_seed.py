@@ -71,13 +71,12 @@ def test_two_searches_of_a_network_leave_the_same_files():
 
 
 def compare(main, own: list[str]) -> None:
-    """Run a program three times, the last time with another seed."""
+    """Run a program twice; ``--deterministic`` changes nothing on a CPU."""
     assert main([*own, *COMMON, "--out", "one"]) == 0
     assert main([*own, *COMMON, "--out", "two", "--deterministic"]) == 0
-    assert main([*own, *COMMON, "--out", "other", "--seed", "9"]) == 0
-    one, two, other = (contents(Path(name)) for name in ("one", "two", "other"))
+    one, two = (contents(Path(name)) for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
-    assert len(one["metrics"]) == 2
+    first, second = one["metrics"]
+    assert first != second | {"epoch": 0}  # there is something to compare
     assert any("crc32" in str(value) for value in one.values())
-    assert one["metrics"] != other["metrics"]  # else there is nothing to compare
