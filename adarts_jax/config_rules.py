@@ -49,6 +49,29 @@ def check_method(
             )
 
 
+def check_rates(
+    epochs: int, *, warmup_epochs: int, lowest: float, highest: float
+) -> None:
+    """Check that the learning rate of the weights can rise and fall.
+
+    Args:
+      epochs: of the run.
+      warmup_epochs: in which it rises.
+      lowest: rate at the end.
+      highest: rate after the warm-up.
+    """
+    if lowest > highest:
+        raise ValueError(
+            f"weights.min_learning_rate = {lowest} must not exceed "
+            f"weights.learning_rate = {highest}"
+        )
+    if warmup_epochs >= epochs:
+        raise ValueError(
+            f"weights.warmup_epochs = {warmup_epochs} must be smaller than epochs = "
+            f"{epochs}"
+        )
+
+
 def check_order(
     name: str, order: str, *, hessian: str | None, att_darts: bool, stale_step: bool
 ) -> None:

@@ -18,7 +18,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("epoch", ["epochs", "seed"])
     "; did you mean 'epochs'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Cut: the time of the comparison grows with the square of the length.
+    close = difflib.get_close_matches(name[:64], list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -38,3 +39,13 @@ def format_advice(found: object, known: str) -> str:
     if found_kind == kind and is_number and int(found_number) > int(number):
         return "it was written by a newer adarts-jax; upgrade adarts-jax"
     return "it was written by another program or version; start a new run"
+
+
+def shorten(text: object, limit: int = 80) -> str:
+    """Return what a file says in the length that a message can bear.
+
+    >>> shorten("cells.0.weight", limit=10)
+    'cells.0...'
+    """
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."

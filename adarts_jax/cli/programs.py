@@ -41,5 +41,7 @@ def run_program(
 
 
 def _say(message: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(" ".join(message.split()) + "\n")
+    """Write one line to stderr; nothing in it can steer a terminal."""
+    line = " ".join(message.split())
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    sys.stderr.write("".join(shown) + "\n")

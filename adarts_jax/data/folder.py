@@ -115,7 +115,10 @@ def find_pictures(place: Path) -> list[Path]:
             str(place),
         )
     if not found:
-        raise UserError(f"no .png, .jpg or .jpeg picture in {str(place)!r} or below")
+        raise UserError(
+            f"no .png, .jpg or .jpeg picture in {str(place)!r} or below; give another "
+            "folder"
+        )
     return sorted(found)
 
 

@@ -13,6 +13,8 @@ from adarts_jax.errors import UserError, format_advice
 
 FORMAT = "adarts-splits/1"
 
+_NOT_SPLITS = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchSplits:
@@ -107,7 +109,7 @@ class SearchSplits:
             )
         except UserError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+        except _NOT_SPLITS as error:
             raise UserError(
                 f"{str(path)!r} is not a file of search splits "
                 f"({type(error).__name__}); delete it, and --resume divides the images "
@@ -166,6 +168,11 @@ def search_splits(
         # RandomState: NumPy promises never to change what it draws.
         order = np.random.RandomState(seed).permutation(order)
     boundary = int(weight_fraction * used)
+    if not boundary:
+        raise UserError(
+            f"weight_fraction={weight_fraction} of {used} images leaves none for the "
+            "weights, but each split needs some; make it larger, or use more images"
+        )
     return SearchSplits(
         num_examples=num_examples,
         weight_indices=np.sort(order[:boundary]),
@@ -188,7 +195,7 @@ def hold_out(
       Indices to train on and indices held out, int32, ascending, disjoint.
 
     Raises:
-      UserError: a limit that is more than there is.
+      UserError: a limit that is more than there is, or nothing to train on.
     """
     if limit is not None and not 2 <= limit <= num_examples:
         raise UserError(
@@ -198,6 +205,11 @@ def hold_out(
     order = np.random.RandomState(seed).permutation(num_examples).astype(np.int32)
     used = num_examples if limit is None else limit
     held_out = max(1, round(fraction * used)) if fraction else 0
+    if held_out >= used:
+        raise UserError(
+            f"held_out_fraction={fraction} of {used} images leaves none to train on; "
+            "make it smaller"
+        )
     kept, held = order[held_out:used], order[:held_out]
     return np.sort(kept), np.sort(held)
 

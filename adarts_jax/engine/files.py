@@ -50,7 +50,7 @@ def read_json(
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {str(path)!r}: {error}; {way_out}") from error
     if not isinstance(value, dict):
         raise UserError(f"{str(path)!r} does not hold a JSON object; {way_out}")

@@ -69,7 +69,7 @@ class MetricLog:
             records = [json.loads(line) for line in lines[:-1] if line]
             if not all(isinstance(record["epoch"], int) for record in records):
                 raise ValueError("an epoch is no number")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
                 f"{str(self._path)!r} is damaged ({type(error).__name__}: {error}); "
                 "bring it back from a copy, or delete it to continue without the "

@@ -29,9 +29,9 @@ def load_images(
       select: see `sources.load`.
 
     Raises:
-      UserError: no such data.
+      UserError: no such data, or images too small for their augmentation.
     """
-    return sources.load(
+    data = sources.load(
         config.data.source,
         split=split,
         data_dir=config.data.data_dir,
@@ -40,6 +40,15 @@ def load_images(
         channels=config.data.channels,
         select=select,
     )
+    height, width, _ = data.image_shape
+    sizes = {"pad": config.data.pad, "cutout_size": config.data.cutout_size}
+    for name, size in sizes.items():
+        if size > max(height, width):
+            raise UserError(
+                f"data.{name} = {size} is larger than the images of {height}x{width} "
+                "pixels; make it smaller"
+            )
+    return data
 
 
 def channel_statistics(normalization: str, data: ImageData) -> Statistics:

@@ -11,7 +11,7 @@ from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import run_data
+from adarts_jax.engine import determinism, run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
 from adarts_jax.errors import UserError
@@ -56,6 +56,8 @@ def prepare(
       UserError: whatever does not go together.
     """
     check_place(place, resume=resume, overwrite=overwrite)
+    if config.deterministic:
+        determinism.require_determinism()
     run = RunDirectory(place)
     if resume:
         check_config(
@@ -116,17 +118,29 @@ def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
             seed=config.seed,
         )
     else:
-        limit = config.data.num_examples
         parts = splits.search_splits(
             count,
             weight_fraction=config.data.weight_fraction,
             seed=config.seed if config.data.split == "random" else None,
-            limit=limit if fraction is None else int(fraction * count),
+            limit=_limit(config, count),
         )
     size = config.batch_size
     images.check_batch(len(parts.weight_indices), size, "weight split")
     images.check_batch(len(parts.architecture_indices), size, "architecture split")
     return parts
+
+
+def _limit(config: SearchConfig, count: int) -> int | None:
+    """Return how many training images are used; None for all."""
+    limit, fraction = config.data.num_examples, config.data.fraction
+    used = limit if fraction is None else int(fraction * count)
+    if used is not None and not 2 <= used <= count:
+        asked = f"num_examples = {limit}" if limit else f"fraction = {fraction}"
+        raise UserError(
+            f"data.{asked} means {used} images; choose from 2 to {count}, the size of "
+            "the training set"
+        )
+    return used
 
 
 def epoch_pace(config: SearchConfig, number: int) -> Pace:

@@ -11,6 +11,9 @@ from adarts_jax.report.metrics_file import read_metrics
 from adarts_jax.space.genotype import Genotype
 
 RESULT_FILE = "genotype.json"
+MAX_DEPTH = 50  # of a config or manifest; four are in use
+
+_REPAIR = "restore it from a copy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,7 @@ class RunFiles:
     def warmup_epochs(self) -> int:
         """Epochs before the first architecture step; 0 where the run has none."""
         epochs = self.config.get("warmup_epochs")
-        return epochs if isinstance(epochs, int) else 0
+        return epochs if isinstance(epochs, int) and 0 <= epochs < 10**9 else 0
 
 
 def read_run(run_directory: str | Path, *, result: Genotype | None = None) -> RunFiles:
@@ -63,7 +66,10 @@ def read_run(run_directory: str | Path, *, result: Genotype | None = None) -> Ru
         raise UserError(f"{directory} is not a directory; give the --out of a run")
     config = directory / "config.json"
     if not config.is_file():
-        raise UserError(f"{directory} is not a run directory: it has no config.json")
+        raise UserError(
+            f"{directory} is not a run directory: it has no config.json; give the "
+            "--out of a run"
+        )
     manifest, metrics = directory / "manifest.json", directory / "metrics.jsonl"
     newest = directory / RESULT_FILE if result else _newest_genotype(directory)
     return RunFiles(
@@ -89,8 +95,18 @@ def _read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}; {_REPAIR}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
+        raise UserError(f"{path} does not hold a JSON object; {_REPAIR}")
+    if not _is_flat(value, MAX_DEPTH):
+        raise UserError(f"{path} is nested more than {MAX_DEPTH} deep; {_REPAIR}")
     return value
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    """Return whether nothing is nested deeper than so many levels."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(member, levels - 1) for member in inner)

@@ -103,7 +103,13 @@ def derived_variables(
     Raises:
       UserError: entries are missing, unexpected or of another shape.
     """
-    arrays, rules = plain_names(state_dict), derived_rules(network)
+    arrays = plain_names(state_dict)
+    if network.num_cells > len(arrays):  # before much is built for nothing
+        raise UserError(
+            f"the state dict has {len(arrays)} entries, too few for num_cells="
+            f"{network.num_cells}; use the number of cells it was made with"
+        )
+    rules = derived_rules(network)
     stem = arrays.get(rules[0].key)
     channels = 3 if stem is None or stem.ndim != 4 else stem.shape[1]
     size = default_size(network.stem, image_size)
