@@ -15,7 +15,7 @@ import adarts_jax as aj
 from adarts_jax.bilevel.gradients import Gradients, first_order
 from adarts_jax.methods import METHODS
 
-QUICK = ("alpha_adarts", "pc_darts")
+QUICK = ("alpha_adarts",)
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
     for name in METHODS
