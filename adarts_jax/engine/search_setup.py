@@ -90,6 +90,8 @@ def load_images(
     found = [] if parts is None else [parts]
 
     def select(labels: np.ndarray) -> np.ndarray:
+        if len(labels) < 2:  # the source knows best what is missing
+            return np.arange(len(labels))
         found[:] = found or [make_splits(config, labels)]
         found[0].check_size(len(labels))
         return found[0].used
@@ -100,14 +102,20 @@ def load_images(
     if choose_stem(config.network.stem, (height, width)) == "imagenet":
         reductions += IMAGENET_HALVINGS
     images.check_image_size(height, width, num_reductions=reductions)
-    return data, found[0]
+    parts = found[0] if found else make_splits(config, data.labels)
+    for indices, name in (
+        (parts.weight_indices, "weight split"),
+        (parts.architecture_indices, "architecture split"),
+    ):
+        images.check_batch(len(indices), config.batch_size, name)
+    return data, parts
 
 
 def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
     """Divide the training set.
 
     Raises:
-      UserError: a split is smaller than a batch.
+      UserError: too few images to divide.
     """
     count, fraction = len(labels), config.data.fraction
     if config.data.split == "balanced":
@@ -124,9 +132,6 @@ def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
             seed=config.seed if config.data.split == "random" else None,
             limit=_limit(config, count),
         )
-    size = config.batch_size
-    images.check_batch(len(parts.weight_indices), size, "weight split")
-    images.check_batch(len(parts.architecture_indices), size, "architecture split")
     return parts
 
 

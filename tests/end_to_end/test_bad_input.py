@@ -26,7 +26,9 @@ def place(tmp_path, monkeypatch):
     np.savez("one_class.npz", images=images, labels=0 * labels)
     (tmp_path / "empty").mkdir()
     (tmp_path / "one" / "train" / "cats").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "one" / "train" / "cats" / "a.png")
+    for name in "abcd":
+        picture = tmp_path / "one" / "train" / "cats" / f"{name}.png"
+        Image.new("RGB", (8, 8)).save(picture)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text("{}")
     (tmp_path / "typo.toml").write_text("epoch = 3\n")
@@ -64,7 +66,7 @@ SMALL = ["--batch-size", "4"]
         (["--out", "good.npz", "--overwrite"], ["is a file"]),
         (["--out", "one", "--overwrite"], ["no run directory"]),
         (["--out", "new", "--resume"], ["no run in 'new'"]),
-        (["--out", "old", "--resume"], ["nothing was saved yet", "'old'"]),
+        (["--out", "old", "--resume"], ["another config", "'old'"]),
         (["--resume"], ["--resume needs --out"]),
     ],
 )

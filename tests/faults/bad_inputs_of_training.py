@@ -91,7 +91,7 @@ RUNS: list[Case] = [
     ("--out / --overwrite", "'/'", "choose another --out"),
     ("--resume", "--resume", "needs --out"),
     ("--out nowhere --resume", "'nowhere'", "name its directory with --out"),
-    ("--out run_empty --resume", "'run_empty'", "start again with --overwrite"),
+    ("--out run_empty --resume", "'run_empty'", "start a new run"),
     ("--out run_text --resume", "'run_text/config.json'", "correct it there"),
     ("--out run_deep --resume", "'run_deep/config.json'", "write two levels"),
     ("--out run_binary --resume", "'run_binary/config.json'", "that encoding"),

@@ -154,7 +154,7 @@ def quick_resume(place):
 @pytest.mark.parametrize(
     ("missing", "part"),
     [
-        (1, "now there are"),
+        (1, "now 1499"),
         (0, "does not fit this run (.state.params['kernel']: "),
     ],
 )
