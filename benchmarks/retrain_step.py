@@ -11,14 +11,12 @@ the seconds to compile, and the peak memory. Result: ``benchmarks/results/``.
 import dataclasses
 import time
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from benchmarks import side_by_side
-from benchmarks.side_by_side import Program
-from benchmarks.timing import Record
+from benchmarks import ours, side_by_side
+from benchmarks.side_by_side import Built
 
 TRAIN, EVALUATE = "train_step", "evaluation"
 LEARNING_RATE, AUX_WEIGHT, DROP_PATH_RATE, CLIP = 0.025, 0.4, 0.2, 5.0
@@ -53,7 +51,7 @@ def random_batch(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     return random.standard_normal(shape, np.float32), labels
 
 
-def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def torch_worker(setting: Setting) -> Built:
     """Build the PyTorch network and its programs."""
     import torch
     from torch.nn import functional
@@ -104,10 +102,10 @@ def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
         "build_seconds": time.perf_counter() - start,
         "num_parameters": sum(p.numel() for p in network.parameters()),
     }
-    return setup, {TRAIN: train_step, EVALUATE: evaluate}
+    return Built(setup, {TRAIN: train_step, EVALUATE: evaluate})
 
 
-def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Program]]:
+def jax_worker(setting: Setting, **options: Any) -> Built:
     """Compile the step of this library as the engine does; network with ``options``."""
     import jax
     import jax.numpy as jnp
@@ -118,6 +116,7 @@ def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Prog
     from adarts_jax.training.loss import smooth_targets
     from adarts_jax.training.retrain_step import init_state, retrain_step
 
+    ours.begin()
     start = time.perf_counter()
     side = setting.image_size
     network = derived_network(
@@ -152,55 +151,41 @@ def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Prog
         )
 
     key, rate = jax.random.key(1), jnp.float32(DROP_PATH_RATE)
-    train_setup, train = _compile(step, state, batch, key, rate, donate=True)
-    evaluate = partial(network.apply, train=False)
-    evaluate_setup, evaluate = _compile(evaluate, state.variables, images)
+    train = ours.compile_ahead(step, state, batch, key, rate, donate=True)
+    evaluate = ours.compile_ahead(
+        partial(network.apply, train=False), state.variables, images
+    )
 
     def run_train() -> None:
         nonlocal state
-        state, values = train(state, batch, key, rate)
+        state, values = train.call(state, batch, key, rate)
         jax.block_until_ready((state, values))
 
     def run_evaluate() -> None:
-        jax.block_until_ready(evaluate(state.variables, images))
+        jax.block_until_ready(evaluate.call(state.variables, images))
 
     setup = {
-        "versions": {package: version(package) for package in ("jax", "flax")},
-        "device": jax.devices()[0].device_kind,
+        **ours.about(),
         "init_seconds": built - start,
         "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
-        **train_setup,
-        **{f"evaluation_{name}": value for name, value in evaluate_setup.items()},
+        **ours.cost_of_compiling([train]),
+        **{
+            f"evaluation_{name}": value
+            for name, value in ours.cost_of_compiling([evaluate]).items()
+        },
     }
-    return setup, {TRAIN: run_train, EVALUATE: run_evaluate}
+    programs = {TRAIN: run_train, EVALUATE: run_evaluate}
+    return Built(setup, programs, ours.device_peak_mib)
 
 
-def _compile(function: Any, *arguments: Any, donate: bool = False) -> Any:
-    """Return what compiling cost, and the compiled function."""
-    import jax
-
-    from adarts_jax.engine import devices
-
-    cpu = time.process_time()
-    jitted = jax.jit(function, donate_argnums=0 if donate else ())
-    program = devices.compile_ahead(jitted, *arguments)
-    memory = program.memory_bytes
-    cost = {
-        "compile_seconds": program.compile_seconds,
-        "compile_cpu_seconds": time.process_time() - cpu,
-        "predicted_mib": memory / 2**20 if memory else None,
-    }
-    return cost, program.call
-
-
-def bfloat16_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def bfloat16_worker(setting: Setting) -> Built:
     """Compute in bfloat16; parameters and statistics stay float32."""
     import jax.numpy as jnp
 
     return jax_worker(setting, dtype=jnp.bfloat16)
 
 
-def remat_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def remat_worker(setting: Setting) -> Built:
     """Compute the inside of every cell twice, to need less memory."""
     return jax_worker(setting, remat=True)
 
