@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ours, side_by_side
+from benchmarks import floor, ours, plain_torch, side_by_side
+from benchmarks.plain_torch import Variant
 from benchmarks.side_by_side import Built
 
 TRAIN, EVALUATE = "train_step", "evaluation"
@@ -51,36 +52,18 @@ def random_batch(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     return random.standard_normal(shape, np.float32), labels
 
 
-def torch_worker(setting: Setting) -> Built:
+def torch_worker(setting: Setting, variant: Variant) -> Built:
     """Build the PyTorch network and its programs."""
     import torch
     from torch.nn import functional
 
-    from adarts_jax.space.published import PUBLISHED
-    from adarts_jax.torch_reference import derived_network
     from benchmarks.torch_reference import bilevel
 
     start = time.perf_counter()
-    torch.manual_seed(0)
-    ours = PUBLISHED[setting.genotype]
-    genotype = derived_network.Genotype(
-        normal=[entry[:2] for entry in ours.normal],
-        normal_concat=ours.normal_concat,
-        reduce=[entry[:2] for entry in ours.reduce],
-        reduce_concat=ours.reduce_concat,
-    )
-    network = derived_network.CifarNetwork(
-        genotype,
-        setting.init_channels,
-        setting.num_cells,
-        setting.num_classes,
-        auxiliary=True,
-    )
-    network.drop_path_prob = DROP_PATH_RATE
+    device = plain_torch.begin(variant)
+    network = plain_torch.place(_torch_network(setting), variant, device)
     optimizer = bilevel.weight_optimizer(network, learning_rate=LEARNING_RATE)
-    x, y = random_batch(setting)
-    images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(y).long()
+    images, labels = plain_torch.put_batch(random_batch(setting), variant, device)
 
     def train_step() -> None:
         logits, auxiliary = network.train()(images)
@@ -96,16 +79,38 @@ def torch_worker(setting: Setting) -> Built:
             network.eval()(images)
 
     setup = {
-        "versions": {"torch": torch.__version__},
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
         "build_seconds": time.perf_counter() - start,
         "num_parameters": sum(p.numel() for p in network.parameters()),
     }
-    return Built(setup, {TRAIN: train_step, EVALUATE: evaluate})
+    programs = {TRAIN: train_step, EVALUATE: evaluate}
+    return plain_torch.finish(setup, programs, variant, device)
 
 
-def jax_worker(setting: Setting, **options: Any) -> Built:
+def _torch_network(setting: Setting) -> Any:
+    from adarts_jax.space.published import PUBLISHED
+    from adarts_jax.torch_reference import derived_network
+
+    published = PUBLISHED[setting.genotype]
+    genotype = derived_network.Genotype(
+        normal=[entry[:2] for entry in published.normal],
+        normal_concat=published.normal_concat,
+        reduce=[entry[:2] for entry in published.reduce],
+        reduce_concat=published.reduce_concat,
+    )
+    network = derived_network.CifarNetwork(
+        genotype,
+        setting.init_channels,
+        setting.num_cells,
+        setting.num_classes,
+        auxiliary=True,
+    )
+    network.drop_path_prob = DROP_PATH_RATE
+    return network
+
+
+def jax_worker(
+    setting: Setting, products: str = floor.DEFAULT, **options: Any
+) -> Built:
     """Compile the step of this library as the engine does; network with ``options``."""
     import jax
     import jax.numpy as jnp
@@ -168,6 +173,10 @@ def jax_worker(setting: Setting, **options: Any) -> Built:
         **ours.about(),
         "init_seconds": built - start,
         "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
+        "work": {
+            TRAIN: floor.count([train.call], products=products),
+            EVALUATE: floor.count([evaluate.call], products=products),
+        },
         **ours.cost_of_compiling([train]),
         **{
             f"evaluation_{name}": value
@@ -182,7 +191,7 @@ def bfloat16_worker(setting: Setting) -> Built:
     """Compute in bfloat16; parameters and statistics stay float32."""
     import jax.numpy as jnp
 
-    return jax_worker(setting, dtype=jnp.bfloat16)
+    return jax_worker(setting, floor.BFLOAT16, dtype=jnp.bfloat16)
 
 
 def remat_worker(setting: Setting) -> Built:
@@ -195,12 +204,14 @@ BENCHMARK = side_by_side.Benchmark(
     "Seconds and memory of a retraining step, beside plain PyTorch.",
     SETTINGS,
     {
-        "torch": torch_worker,
+        **plain_torch.rows(torch_worker),
         "jax": jax_worker,
         "jax-bf16": bfloat16_worker,
         "jax-remat": remat_worker,
     },
     (TRAIN, EVALUATE),
+    default_settings=("small", "full"),
+    default_workers=("torch", "jax"),
 )
 
 if __name__ == "__main__":

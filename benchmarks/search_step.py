@@ -9,7 +9,7 @@ architecture and weight step together, the weight step alone (what warm-up epoch
 the seconds to compile, and the peak memory. Result: ``benchmarks/results/``.
 """
 
-from benchmarks import side_by_side
+from benchmarks import plain_torch, side_by_side
 from benchmarks.search_step_workers import (
     BOTH_STEPS,
     SETTINGS,
@@ -22,9 +22,10 @@ BENCHMARK = side_by_side.Benchmark(
     "search_step",
     "Seconds and memory of a search step, beside plain PyTorch.",
     SETTINGS,
-    {"torch": torch_worker, "jax": jax_worker},
+    {**plain_torch.rows(torch_worker), "jax": jax_worker},
     (BOTH_STEPS, WEIGHT_STEP),
     default_settings=("digits", "small", "full"),
+    default_workers=("torch", "jax"),
 )
 
 if __name__ == "__main__":

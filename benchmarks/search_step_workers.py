@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ours
+from benchmarks import floor, ours, plain_torch
+from benchmarks.plain_torch import Variant
 from benchmarks.side_by_side import Built
 
 BOTH_STEPS = "architecture_and_weight_step"
@@ -68,29 +69,30 @@ def random_batches(setting: Setting) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def torch_worker(setting: Setting) -> Built:
+def torch_worker(setting: Setting, variant: Variant) -> Built:
     """Build the PyTorch search network and its two programs."""
-    import torch
-
     from benchmarks.torch_reference import bilevel, search_network
 
     start = time.perf_counter()
-    torch.manual_seed(0)
+    device = plain_torch.begin(variant)
     network = search_network.SearchNetwork(
         setting.init_channels,
         setting.num_cells,
         setting.num_classes,
         image_channels=setting.image_channels,
     ).train()
-    arch = search_network.random_architecture()
+    network = plain_torch.place(network, variant, device)
+    arch = search_network.Architecture(
+        *(
+            logits.detach().to(device).requires_grad_()
+            for logits in search_network.random_architecture()
+        )
+    )
     weights = bilevel.weight_optimizer(network)
     alphas = bilevel.architecture_optimizer(arch)
     weight_batch, arch_batch = (
-        (
-            torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(y).long(),
-        )
-        for x, y in random_batches(setting)
+        plain_torch.put_batch(batch, variant, device)
+        for batch in random_batches(setting)
     )
 
     def weight_step() -> None:
@@ -101,13 +103,11 @@ def torch_worker(setting: Setting) -> Built:
         weight_step()
 
     setup = {
-        "versions": {"torch": torch.__version__},
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
         "build_seconds": time.perf_counter() - start,
         "num_parameters": sum(p.numel() for p in network.parameters()),
     }
-    return Built(setup, {BOTH_STEPS: both_steps, WEIGHT_STEP: weight_step})
+    programs = {BOTH_STEPS: both_steps, WEIGHT_STEP: weight_step}
+    return plain_torch.finish(setup, programs, variant, device)
 
 
 def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
@@ -141,27 +141,28 @@ def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
     ]
     numbers = {n: jnp.int32(n) for n in {*problem.phases, steps.WEIGHT}}
 
+    def call_of(phase: int) -> Any:
+        return compiled[-1 if phase == unrolled.PRODUCT else 0].call
+
     def run(phases: tuple[int, ...]) -> None:
         nonlocal state
         for phase in phases:
             is_architecture = phase == steps.ARCHITECTURE
             batch = architecture_batch if is_architecture else weight_batch
-            program = compiled[-1 if phase == unrolled.PRODUCT else 0]
-            state, _ = program.call(state, batch, numbers[phase])
+            state, _ = call_of(phase)(state, batch, numbers[phase])
         jax.block_until_ready(state)
 
+    phases_of = {BOTH_STEPS: problem.phases, WEIGHT_STEP: (steps.WEIGHT,)}
     setup = {
         **ours.about(),
+        "work": {n: floor.count(list(map(call_of, p))) for n, p in phases_of.items()},
         **ours.cost_of_compiling(compiled),
         "passes_per_step": len(problem.phases),
         "init_seconds": init_seconds,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "num_architecture": sum(leaf.size for leaf in jax.tree.leaves(state.arch)),
     }
-    programs = {
-        BOTH_STEPS: partial(run, problem.phases),
-        WEIGHT_STEP: partial(run, (steps.WEIGHT,)),
-    }
+    programs = {name: partial(run, phases) for name, phases in phases_of.items()}
     return Built(setup, programs, ours.device_peak_mib)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import result_file, timing
+from benchmarks import floor, machine_rates, result_file, timing
 from benchmarks.timing import Record
 
 ENVIRONMENT = {
@@ -55,7 +55,9 @@ class Benchmark:
       default_workers: likewise.
       one_at_a_time: each worker ends before the next one is built, so that many of them
         need not share the memory; they do not take turns then.
+      derive: what else follows from the numbers of a row.
       print_rows: shows what was measured in a setting.
+      environment: of the workers, on top of ``ENVIRONMENT``.
     """
 
     name: str
@@ -66,7 +68,9 @@ class Benchmark:
     default_settings: Sequence[str] = ()
     default_workers: Sequence[str] = ()
     one_at_a_time: bool = False
+    derive: Callable[[Record], Record] = lambda row: {}
     print_rows: Callable[[str, Mapping[str, Record]], None] | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def main(benchmark: Benchmark) -> None:
@@ -87,6 +91,9 @@ def main(benchmark: Benchmark) -> None:
             measured |= _compare(benchmark, name, setting, implementations, args)
         if not measured:
             sys.exit("error: this machine can run none of the implementations")
+        _relate_to_machine(measured, args)
+        for row in measured.values():
+            row |= benchmark.derive(row)
         (benchmark.print_rows or print_summary)(name, measured)
         result = result_file.describe(
             benchmark.name, name, setting, measured, cores=args.cores
@@ -115,7 +122,7 @@ def _start_workers(
     args: argparse.Namespace,
 ) -> list[timing.Worker]:
     """Build workers one after the other; those that cannot run are left out."""
-    workers = []
+    workers, environment = [], ENVIRONMENT | dict(benchmark.environment)
     for implementation in implementations:
         command = [sys.executable, "-m", f"benchmarks.{benchmark.name}"]
         command += ["--worker", implementation, "--setting", name]
@@ -124,7 +131,7 @@ def _start_workers(
         command += [] if args.cores is None else ["--cores", str(args.cores)]
         timing.wait_until_quiet(args.patience)
         try:
-            workers.append(timing.Worker(implementation, command, ENVIRONMENT))
+            workers.append(timing.Worker(implementation, command, environment))
         except timing.CannotRun as reason:
             print(f"{implementation}: left out, {reason}", file=sys.stderr)
     return workers
@@ -156,24 +163,50 @@ def _compare(
     return measured
 
 
+def _relate_to_machine(
+    measured: Mapping[str, Record], args: argparse.Namespace
+) -> None:
+    """Say of every program whose work is known how far from the floor it is."""
+    known = [record for record in measured.values() if "work" in record]
+    if not known:
+        return
+    rates = machine_rates.measure_apart(args.cores, ENVIRONMENT, args.patience)
+    for record in known:
+        record["machine_rates"] = rates
+        for program, work in record["work"].items():
+            numbers = record["programs"][program]
+            numbers |= floor.compare(work, numbers["median_seconds"], rates)
+
+
 def print_summary(name: str, measured: Mapping[str, Record]) -> None:
     """Print one line per implementation and program."""
     for implementation, record in measured.items():
         for program, numbers in record["programs"].items():
             quiet = "quiet" if numbers["quiet"] else "BUSY MACHINE"
             print(
-                f"{name:7s} {implementation:10s} {program:12s}"
+                f"{name:7s} {implementation:12s} {program:12s}"
                 f" {numbers['median_seconds']:8.3f} s"
                 f" ({numbers['min_seconds']:.3f} to {numbers['max_seconds']:.3f}),"
                 f" {numbers['cpu_seconds_per_repetition']:.3f} CPU s,"
-                f" {numbers['peak_mib']:.0f} MiB, {quiet}"
+                f" {numbers['peak_mib']:.0f} MiB, {quiet}{_efficiency(numbers)}"
             )
         costs = {k: v for k, v in record.items() if k.endswith("_seconds")}
         costs.pop("warm_up_seconds", None)
         line = ", ".join(
             f"{k.removesuffix('_seconds')} {v:.1f}" for k, v in costs.items()
         )
-        print(f"{name:7s} {implementation:10s} set-up, seconds: {line}")
+        print(f"{name:7s} {implementation:12s} set-up, seconds: {line}")
+
+
+def _efficiency(numbers: Record) -> str:
+    if "flops_per_second" not in numbers:
+        return ""
+    ratios = [numbers["ratio_to_floor"], numbers["ratio_to_floor_bytes_once"]]
+    text = " to ".join(f"{ratio:.1f}" for ratio in ratios if ratio is not None)
+    return (
+        f", {numbers['bytes_per_second'] / 1e9:.2f} GB/s,"
+        f" {numbers['flops_per_second'] / 1e9:.2f} GFLOP/s, {text} x floor"
+    )
 
 
 def _parse_arguments(benchmark: Benchmark) -> argparse.Namespace:
