@@ -130,7 +130,7 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
     from adarts_jax.engine.search_problem import make_problem
 
     ours.begin()
-    values = _read_recipe(setting.search_recipe, setting.search_changes)
+    values = read_recipe(setting.search_recipe, setting.search_changes)
     config, images = SearchConfig(**values), random_images(setting)
     statistics = run_data.channel_statistics(config.data.normalization, images)
     parts = search_setup.make_splits(config, images.labels)
@@ -172,7 +172,7 @@ def build_retrain(setting: Setting) -> Engine:
     from adarts_jax.retrain_config import RetrainConfig
 
     ours.begin()
-    values = _read_recipe(setting.retrain_recipe, setting.retrain_changes)
+    values = read_recipe(setting.retrain_recipe, setting.retrain_changes)
     config = retrain_setup.resolve_genotype(RetrainConfig(**values))
     images = random_images(setting)
     trained, held_out = splits.hold_out(
@@ -237,7 +237,8 @@ def random_images(setting: Setting) -> Any:
     )
 
 
-def _read_recipe(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+def read_recipe(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a recipe of ``configs`` and change some fields."""
     from adarts_jax.cli import recipes
 
     values = recipes.read_recipe(CONFIGS / name)
