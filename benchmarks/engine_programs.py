@@ -6,7 +6,8 @@ and the first step, but for reading images and writing files.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,19 @@ class Setting:
     retrain_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-DIGITS = {"search_recipe": "digits.toml", "retrain_recipe": "retrain_digits.toml"}
-CIFAR10 = {
-    "search_recipe": "alpha_adarts_cifar10.toml",
-    "retrain_recipe": "retrain_alpha_adarts_cifar10.toml",
-}
+_digits = partial(
+    Setting,
+    image_shape=(8, 8, 1),
+    search_recipe="digits.toml",
+    retrain_recipe="retrain_digits.toml",
+)
+_cifar10 = partial(
+    Setting,
+    num_images=50_000,
+    image_shape=(32, 32, 3),
+    search_recipe="alpha_adarts_cifar10.toml",
+    retrain_recipe="retrain_alpha_adarts_cifar10.toml",
+)
 
 
 def _size(init_channels: int, num_cells: int, **others: Any) -> dict[str, Any]:
@@ -63,36 +72,29 @@ def _size(init_channels: int, num_cells: int, **others: Any) -> dict[str, Any]:
 
 SETTINGS = {
     # only to see whether a benchmark runs
-    "tiny": Setting(
-        64,
-        (8, 8, 1),
-        **DIGITS,
+    "tiny": _digits(
+        num_images=64,
         steps=2,
         rounds=1,
         repetitions=1,
         search_changes=_size(4, 3, batch_size=4),
         retrain_changes=_size(4, 3, batch_size=4, genotype="alpha_adarts"),
     ),
-    "digits": Setting(
-        1500,
-        (8, 8, 1),
-        **DIGITS,
+    "digits": _digits(
+        num_images=1500,
         steps=10,
         rounds=5,
         repetitions=1,
         retrain_changes={"genotype": "alpha_adarts"},
     ),
-    "small": Setting(
-        50_000,
-        (32, 32, 3),
-        **CIFAR10,
+    "small": _cifar10(
         steps=3,
         rounds=5,
         repetitions=1,
         search_changes=_size(8, 4, batch_size=32),
         retrain_changes=_size(16, 8, batch_size=32),
     ),
-    "full": Setting(50_000, (32, 32, 3), **CIFAR10, steps=2, rounds=3, repetitions=1),
+    "full": _cifar10(steps=2, rounds=3, repetitions=1),
 }
 
 
@@ -145,20 +147,13 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
     number = 0 if is_warmup else config.warmup_epochs
     pace = search_setup.epoch_pace(config, number)
     phases = program.phases if pace.update_architecture else program.phases[-1:]
-    compiled = {n: program.program for n in phases}
-    if program.product is not None and unrolled.PRODUCT in compiled:
-        compiled[unrolled.PRODUCT] = program.product
+    has_own = {unrolled.PRODUCT: program.product}
+    compiled = [has_own.get(n) or program.program for n in phases]
     return Engine(
-        setup
-        | ours.cost_of_compiling(list({id(p): p for p in compiled.values()}.values()))
-        | {
-            **ours.about(),
-            "steps_per_epoch": problem.batching.steps_per_epoch,
-            "batch_size": config.batch_size,
-        },
+        setup | _facts(compiled, problem.batching),
         program.advance(data, number, pace),
         training,
-        tuple(compiled[n].call for n in phases),
+        tuple(each.call for each in compiled),
         _unread(data.images, config.batch_size),
     )
 
@@ -196,18 +191,23 @@ def build_retrain(setting: Setting) -> Engine:
     program = retrain_program.compile_retrain(problem, training, data)
     pace = retrain_setup.epoch_pace(config, config.epochs // 2)
     return Engine(
-        setup
-        | ours.cost_of_compiling([program.program])
-        | {
-            **ours.about(),
-            "steps_per_epoch": problem.batching.steps_per_epoch,
-            "batch_size": config.batch_size,
-        },
+        setup | _facts([program.program], problem.batching),
         program.advance(data, config.epochs // 2, pace),
         training,
         (program.program.call,),
         _unread(data.images, config.batch_size),
     )
+
+
+def _facts(programs: Sequence[Any], batching: Any) -> Record:
+    """Return what is known of the programs of a step, before it runs."""
+    different = list({id(program): program for program in programs}.values())
+    return {
+        **ours.about(),
+        **ours.cost_of_compiling(different),
+        "steps_per_epoch": batching.steps_per_epoch,
+        "batch_size": batching.batch_size,
+    }
 
 
 class Stopwatch:

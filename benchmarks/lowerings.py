@@ -88,7 +88,7 @@ def _depthwise(call: Call) -> Variants:
 
 def _pools(call: Call) -> Variants:
     own = pooling.max_pool if call.kind == "max_pool" else pooling.avg_pool
-    windows = nn.max_pool
+    windows: Any = nn.max_pool
     if call.kind == "avg_pool":
         windows = partial(nn.avg_pool, count_include_pad=False)
 
@@ -208,7 +208,9 @@ def main() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Depthwise convolutions and pools, each lowering beside the others."
+    )
     networks = [name for name in NETWORKS if name != "tiny"]
     parser.add_argument("--setting", choices=NETWORKS, nargs="+", default=networks)
     kinds = get_args(network_calls.Kind)

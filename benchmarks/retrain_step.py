@@ -10,6 +10,7 @@ the seconds to compile, and the peak memory. Result: ``benchmarks/results/``.
 
 import dataclasses
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from benchmarks import floor, ours, plain_torch, side_by_side
 from benchmarks.plain_torch import Variant
 from benchmarks.side_by_side import Built
+from benchmarks.timing import Record
 
 TRAIN, EVALUATE = "train_step", "evaluation"
 LEARNING_RATE, AUX_WEIGHT, DROP_PATH_RATE, CLIP = 0.025, 0.4, 0.2, 5.0
@@ -116,36 +118,89 @@ def jax_worker(
     import jax.numpy as jnp
 
     from adarts_jax.bilevel.optimizers import make_optimizers
-    from adarts_jax.networks.derived_network import derived_network, init_variables
-    from adarts_jax.space.published import PUBLISHED
-    from adarts_jax.training.loss import smooth_targets
-    from adarts_jax.training.retrain_step import init_state, retrain_step
+    from adarts_jax.networks.derived_network import init_variables
+    from adarts_jax.training.retrain_step import init_state
 
     ours.begin()
     start = time.perf_counter()
     side = setting.image_size
-    network = derived_network(
+    network = _our_network(setting, **options)
+    optimizer = make_optimizers(gradient_clip=CLIP).weight
+    variables = init_variables(network, jax.random.key(0), (side, side, 3))
+    state = jax.block_until_ready(init_state(variables, optimizer, keep_mean=False))
+    init_seconds = time.perf_counter() - start
+    given = (*_our_batch(setting), jax.random.key(1), jnp.float32(DROP_PATH_RATE))
+    step = _our_step(network, optimizer)
+    train = ours.compile_ahead(step, state, *given, donate=True)
+    evaluate = ours.compile_ahead(
+        partial(network.apply, train=False), state.variables, given[0]
+    )
+
+    def run_train() -> None:
+        nonlocal state
+        state, values = train.call(state, *given)
+        jax.block_until_ready((state, values))
+
+    def run_evaluate() -> None:
+        jax.block_until_ready(evaluate.call(state.variables, given[0]))
+
+    setup = {
+        "init_seconds": init_seconds,
+        "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
+        **_our_costs(train, evaluate, products),
+    }
+    programs = {TRAIN: run_train, EVALUATE: run_evaluate}
+    return Built(setup, programs, ours.device_peak_mib)
+
+
+def _our_costs(train: Any, evaluate: Any, products: str) -> Record:
+    evaluation = ours.cost_of_compiling([evaluate]).items()
+    return {
+        **ours.about(),
+        "work": {
+            TRAIN: floor.count([train.call], products=products),
+            EVALUATE: floor.count([evaluate.call], products=products),
+        },
+        **ours.cost_of_compiling([train]),
+        **{f"evaluation_{name}": value for name, value in evaluation},
+    }
+
+
+def _our_network(setting: Setting, **options: Any) -> Any:
+    from adarts_jax.networks.derived_network import derived_network
+    from adarts_jax.space.published import PUBLISHED
+
+    return derived_network(
         PUBLISHED[setting.genotype],
-        image_size=(side, side),
+        image_size=(setting.image_size, setting.image_size),
         init_channels=setting.init_channels,
         num_cells=setting.num_cells,
         num_classes=setting.num_classes,
         auxiliary=True,
         **options,
     )
-    optimizer = make_optimizers(gradient_clip=CLIP).weight
-    variables = init_variables(network, jax.random.key(0), (side, side, 3))
-    state = init_state(variables, optimizer, keep_mean=False)
-    state = jax.block_until_ready(state)
-    images, labels = map(jnp.asarray, random_batch(setting))
-    targets = smooth_targets(labels, num_classes=setting.num_classes)
-    batch = (images, labels, targets)
-    built = time.perf_counter()
 
-    def step(state: Any, batch: Any, key: Any, rate: Any) -> Any:
+
+def _our_batch(setting: Setting) -> tuple[Any, Any, Any]:
+    """Return images, labels and targets on the device."""
+    import jax.numpy as jnp
+
+    from adarts_jax.training.loss import smooth_targets
+
+    images, labels = map(jnp.asarray, random_batch(setting))
+    return images, labels, smooth_targets(labels, num_classes=setting.num_classes)
+
+
+def _our_step(network: Any, optimizer: Any) -> Callable[..., Any]:
+    """Return the training step as a function of arrays alone."""
+    from adarts_jax.training.retrain_step import retrain_step
+
+    def step(
+        state: Any, images: Any, labels: Any, targets: Any, key: Any, rate: Any
+    ) -> Any:
         return retrain_step(
             state,
-            batch,
+            (images, labels, targets),
             key,
             network=network,
             optimizer=optimizer,
@@ -155,36 +210,7 @@ def jax_worker(
             drop_path_rate=rate,
         )
 
-    key, rate = jax.random.key(1), jnp.float32(DROP_PATH_RATE)
-    train = ours.compile_ahead(step, state, batch, key, rate, donate=True)
-    evaluate = ours.compile_ahead(
-        partial(network.apply, train=False), state.variables, images
-    )
-
-    def run_train() -> None:
-        nonlocal state
-        state, values = train.call(state, batch, key, rate)
-        jax.block_until_ready((state, values))
-
-    def run_evaluate() -> None:
-        jax.block_until_ready(evaluate.call(state.variables, images))
-
-    setup = {
-        **ours.about(),
-        "init_seconds": built - start,
-        "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
-        "work": {
-            TRAIN: floor.count([train.call], products=products),
-            EVALUATE: floor.count([evaluate.call], products=products),
-        },
-        **ours.cost_of_compiling([train]),
-        **{
-            f"evaluation_{name}": value
-            for name, value in ours.cost_of_compiling([evaluate]).items()
-        },
-    }
-    programs = {TRAIN: run_train, EVALUATE: run_evaluate}
-    return Built(setup, programs, ours.device_peak_mib)
+    return step
 
 
 def bfloat16_worker(setting: Setting) -> Built:

@@ -120,42 +120,32 @@ def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
 
     from adarts_jax.bilevel import steps, unrolled
     from adarts_jax.engine import devices
-    from adarts_jax.engine.search_problem import make_updates
 
     ours.begin()
     problem = make_problem(case, setting)
-    start = time.perf_counter()
-    traced = jax.jit(partial(first_state, problem)).trace(jax.random.key(1))
-    state = jax.block_until_ready(devices.compile_quickly(traced)(jax.random.key(1)))
+    start, key = time.perf_counter(), jax.random.key(1)
+    traced = jax.jit(partial(first_state, problem)).trace(key)
+    state = jax.block_until_ready(devices.compile_quickly(traced)(key))
     init_seconds = time.perf_counter() - start
-    weight_batch, architecture_batch = jax.tree.map(
-        jnp.asarray, random_batches(setting)
-    )
-    rates = {"weight_learning_rate": 0.025, "architecture_learning_rate": 6e-4}
-    compiled = [
-        ours.compile_ahead(
-            partial(function, **rates), state, weight_batch, jnp.int32(0), donate=True
-        )
-        for function in make_updates(problem)
-        if function is not None
-    ]
-    numbers = {n: jnp.int32(n) for n in {*problem.phases, steps.WEIGHT}}
-
-    def call_of(phase: int) -> Any:
-        return compiled[-1 if phase == unrolled.PRODUCT else 0].call
+    batches = jax.tree.map(jnp.asarray, random_batches(setting))
+    compiled = _compile_phases(problem, state, batches[0])
+    calls = {
+        phase: compiled[-1 if phase == unrolled.PRODUCT else 0].call
+        for phase in {*problem.phases, steps.WEIGHT}
+    }
+    numbers = {phase: jnp.int32(phase) for phase in calls}
 
     def run(phases: tuple[int, ...]) -> None:
         nonlocal state
         for phase in phases:
-            is_architecture = phase == steps.ARCHITECTURE
-            batch = architecture_batch if is_architecture else weight_batch
-            state, _ = call_of(phase)(state, batch, numbers[phase])
+            batch = batches[phase == steps.ARCHITECTURE]
+            state, _ = calls[phase](state, batch, numbers[phase])
         jax.block_until_ready(state)
 
     phases_of = {BOTH_STEPS: problem.phases, WEIGHT_STEP: (steps.WEIGHT,)}
     setup = {
         **ours.about(),
-        "work": {n: floor.count(list(map(call_of, p))) for n, p in phases_of.items()},
+        "work": {n: floor.count([calls[p] for p in ps]) for n, ps in phases_of.items()},
         **ours.cost_of_compiling(compiled),
         "passes_per_step": len(problem.phases),
         "init_seconds": init_seconds,
@@ -164,6 +154,22 @@ def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
     }
     programs = {name: partial(run, phases) for name, phases in phases_of.items()}
     return Built(setup, programs, ours.device_peak_mib)
+
+
+def _compile_phases(problem: Any, state: Any, batch: Any) -> list[Any]:
+    """Return the program of all phases, then that of the exact product if needed."""
+    import jax.numpy as jnp
+
+    from adarts_jax.engine.search_problem import make_updates
+
+    rates = {"weight_learning_rate": 0.025, "architecture_learning_rate": 6e-4}
+    return [
+        ours.compile_ahead(
+            partial(function, **rates), state, batch, jnp.int32(0), donate=True
+        )
+        for function in make_updates(problem)
+        if function is not None
+    ]
 
 
 def make_problem(case: Case, setting: Setting) -> Any:
