@@ -188,7 +188,7 @@ def print_summary(name: str, measured: Mapping[str, Record]) -> None:
                 f" {numbers['median_seconds']:8.3f} s"
                 f" ({numbers['min_seconds']:.3f} to {numbers['max_seconds']:.3f}),"
                 f" {numbers['cpu_seconds_per_repetition']:.3f} CPU s,"
-                f" {numbers['peak_mib']:.0f} MiB, {quiet}{_efficiency(numbers)}"
+                f" {_memory(numbers)}, {quiet}{_efficiency(numbers)}"
             )
         costs = {k: v for k, v in record.items() if k.endswith("_seconds")}
         costs.pop("warm_up_seconds", None)
@@ -196,6 +196,11 @@ def print_summary(name: str, measured: Mapping[str, Record]) -> None:
             f"{k.removesuffix('_seconds')} {v:.1f}" for k, v in costs.items()
         )
         print(f"{name:7s} {implementation:12s} set-up, seconds: {line}")
+
+
+def _memory(numbers: Record) -> str:
+    text, device = f"{numbers['peak_mib']:.0f} MiB", numbers.get("device_peak_mib")
+    return text if device is None else f"{text} (device {device:.0f} MiB)"
 
 
 def _efficiency(numbers: Record) -> str:
