@@ -215,7 +215,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--setting", choices=NETWORKS, nargs="+", default=networks)
     kinds = get_args(network_calls.Kind)
     parser.add_argument("--only", choices=kinds, nargs="+", default=kinds)
-    parser.add_argument("--most", type=int, default=2, help="shapes per kind")
+    parser.add_argument("--most", type=int, default=4, help="shapes per kind")
     parser.add_argument("--rounds", type=int, default=15, help="calls per variant")
     parser.add_argument("--seconds", type=float, default=0.5, help="per variant")
     parser.add_argument(
