@@ -14,6 +14,7 @@ from adarts_jax.bilevel.steps import ARCHITECTURE, QUANTITIES, WEIGHT
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
     devices,
+    epoch,
     files,
     metrics,
     run_directory,
@@ -21,14 +22,14 @@ from adarts_jax.engine import (
     search_records,
     search_setup,
 )
-from adarts_jax.engine.console import Console
+from adarts_jax.engine.console import COMPILING, Console
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.engine.search_epoch import SearchData
 from adarts_jax.engine.search_problem import Problem, make_problem
 from adarts_jax.engine.search_program import SearchProgram
-from adarts_jax.engine.session import Session, Work, open_session
-from adarts_jax.errors import UserError
+from adarts_jax.engine.session import Session, open_session
+from adarts_jax.engine.work import Work
 from adarts_jax.space.genotype import Genotype
 
 PHASES = {"weight": WEIGHT, "architecture": ARCHITECTURE}
@@ -64,8 +65,9 @@ def search(
     Args:
       config: of the search.
       out: run directory; None for ``runs/<date>-<recipe>``.
-      resume: continue the run in ``out`` where it stopped; the result is, bit for bit,
-        that of a run that never stopped (same kind and number of devices).
+      resume: continue the run in ``out`` where it stopped, or start it anew if nothing
+        was saved yet; the result is, bit for bit, that of a run that never stopped
+        (same kind and number of devices).
       overwrite: replace the run in ``out``.
       recipe: name of the recipe, for the name of the run directory.
       command: the command line, for the manifest.
@@ -79,9 +81,7 @@ def search(
       Interrupted: a signal came; the state is saved.
       Diverged: the loss is not finite; the last good state is saved.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the directory of the run to continue")
-    place = run_directory.default_place(recipe) if out is None else Path(out)
+    place = run_directory.choose_place(out, recipe, resume=resume)
     start = search_setup.prepare(config, place, resume=resume, overwrite=overwrite)
     problem = make_problem(config, start)
     key = jax.random.key(config.seed)
@@ -92,21 +92,23 @@ def search(
         epochs=config.epochs,
         steps_per_epoch=problem.batching.steps_per_epoch,
     ) as session:
-        if not resume:
+        is_saved = resume and bool(session.checkpoints.steps())
+        if not is_saved:
             files.write_json(session.directory.config, config.model_dump(mode="json"))
-            files.replace(session.directory.splits, start.parts.save)
-        data = search_program.put_data(start, key)
+        files.replace(session.directory.splits, start.parts.save)
         with devices.memory_advice(
             f"make batch_size (now {config.batch_size}) or network.init_channels (now "
             f"{config.network.init_channels}) smaller"
         ):
+            data = search_program.put_data(start, key)
             traced = search_program.trace_init(problem, key)
-            if resume and problem.trains:
+            if is_saved:
                 training, step = session.restore(traced.out_info)
             else:
                 training, step = devices.compile_quickly(traced)(key), 0
+                session.save(training, 0)  # a crash can come at once
             if problem.trains and not session.is_complete(step):
-                session.announce_compiling()
+                session.console.say(COMPILING)
                 program = search_program.compile_search(problem, training, data)
                 session.note_program(
                     program.program,
@@ -133,8 +135,10 @@ def make_work(
         return f"epoch {number}" + (", architecture frozen" if is_frozen else "")
 
     return Work(
-        begin=lambda number: program.advance(
-            data, number, search_setup.epoch_pace(config, number)
+        begin=lambda number, rollbacks: program.advance(
+            epoch.redrawn(data, rollbacks),
+            number,
+            search_setup.epoch_pace(config, number),
         ),
         describe=describe,
         measure=lambda training, number: _measure(
@@ -147,6 +151,7 @@ def make_work(
             f"a smaller weights.learning_rate (now {config.weights.learning_rate}) or "
             f"weights.gradient_clip (now {config.weights.gradient_clip})"
         ),
+        goes_back=config.on_nan == "rollback",
     )
 
 
@@ -174,18 +179,9 @@ def _measure(
 
 def _finish(session: Session, problem: Problem, training: Training) -> SearchResult:
     """Write the result, the genotype last."""
-    # Loads matplotlib, which a run needs only when it ends.
-    from adarts_jax.report import pictures
-
-    session.checkpoints.wait()
+    session.settle()
     arch, method = training.state.arch, problem.method
     genotype = search_records.current_genotype(arch, method)
-    search_records.write_result(
-        session.directory,
-        arch,
-        method,
-        genotype,
-        draw=lambda: pictures.draw_run(session.directory.path),
-    )
+    search_records.write_result(session.directory, arch, method, genotype)
     records = tuple(session.log.records())
     return SearchResult(genotype, records, session.directory.path)

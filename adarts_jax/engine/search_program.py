@@ -11,11 +11,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from adarts_jax.bilevel import random_search, unrolled
-from adarts_jax.bilevel.steps import (
-    QUANTITIES,
-    WEIGHT,
-    init_state,
-)
+from adarts_jax.bilevel.search_state import begin_joint_clipping, init_state
+from adarts_jax.bilevel.steps import QUANTITIES, WEIGHT
 from adarts_jax.engine import devices, epoch, search_epoch
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.pacing import Advance
@@ -32,16 +29,16 @@ class SearchProgram:
     """The compiled functions.
 
     Attributes:
-      program: takes state (given away), data, order, pace, and one number: that of the
+      program: takes state (given away), data, orders, pace, and one number: that of the
         phase if the host loops, else how many steps to take.
-      draw_order: data and epoch -> batches of the epoch.
+      draw_orders: data and epoch -> batches of the epoch.
       is_host_loop: whether each call is a single phase.
       phases: of a step, in order.
       product: program of the phase ``PRODUCT`` where the host loops, if there is one.
     """
 
     program: devices.Program
-    draw_order: Callable[..., Any]
+    draw_orders: Callable[..., Any]
     is_host_loop: bool
     phases: tuple[int, ...] = search_epoch.FIRST_ORDER
     product: devices.Program | None = None
@@ -54,7 +51,7 @@ class SearchProgram:
           number: of the epoch.
           pace: of the epoch, on the host.
         """
-        order = self.draw_order(data, jax.device_put(np.int32(number)))
+        orders = self.draw_orders(data, jax.device_put(np.int32(number)))
         phases = self.phases if pace.update_architecture else (WEIGHT,)
         calls = [(self._program_of(n), jax.device_put(np.int32(n))) for n in phases]
         on_device = jax.device_put(pace)
@@ -64,7 +61,7 @@ class SearchProgram:
             if not self.is_host_loop:
                 todo = [(self.program, jax.device_put(np.int32(steps)))]
             for program, number in todo:
-                training = program.call(training, data, order, on_device, number)
+                training = program.call(training, data, orders, on_device, number)
             return training
 
         return advance
@@ -76,17 +73,18 @@ class SearchProgram:
 
 
 def put_data(start: Start, key: PRNGKeyArray) -> SearchData:
-    """Put the images of both splits on the device, and no others."""
-    data, splits = start.data, start.parts
-    used = np.concatenate([splits.weight_indices, splits.architecture_indices])
-    boundary = len(splits.weight_indices)
-    places = np.arange(len(used), dtype=np.int32)
+    """Put the images of both splits on the device."""
+    parts = start.parts
+
+    def places(indices: np.ndarray) -> np.ndarray:
+        return np.searchsorted(parts.used, indices).astype(np.int32)
+
     return jax.device_put(
         SearchData(
-            images=data.images[used],
-            labels=data.labels[used],
-            weight_indices=places[:boundary],
-            architecture_indices=places[boundary:],
+            images=start.data.images,
+            labels=start.data.labels,
+            weight_indices=places(parts.weight_indices),
+            architecture_indices=places(parts.architecture_indices),
             key=key,
         )
     )
@@ -115,6 +113,8 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
         )
         if problem.hessian is not None:
             state = unrolled.begin_unrolling(state)
+        if problem.copies_att_darts:
+            state = begin_joint_clipping(state)
         if not problem.method.trains_architecture:
             state = random_search.begin_random_search(state)
         return Training(
@@ -136,10 +136,16 @@ def compile_search(
     """
     is_host_loop = devices.loops_on_the_host()
     update, product = make_updates(problem)
-    draw_order = jax.jit(partial(epoch.draw_order, batching=problem.batching))
+    draw_orders = jax.jit(
+        partial(
+            search_epoch.draw_orders,
+            batching=problem.batching,
+            one_pass=problem.one_pass,
+        )
+    )
     number = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    order = jax.eval_shape(draw_order, data, number)
+    orders = jax.eval_shape(draw_orders, data, number)
     pace = Pace(rate, rate, jax.ShapeDtypeStruct((), jnp.bool))
 
     def compiled(update: Phase) -> devices.Program:
@@ -150,13 +156,14 @@ def compile_search(
             phases=problem.phases,
         )
         function = jax.jit(function, donate_argnums=0)
-        return devices.compile_ahead(function, template, data, order, pace, number)
+        with jax.default_matmul_precision(problem.precision):
+            return devices.compile_ahead(function, template, data, orders, pace, number)
 
     if not is_host_loop and product is not None:
         update, product = join_updates(update, product), None
     return SearchProgram(
         compiled(update),
-        draw_order,
+        draw_orders,
         is_host_loop,
         problem.phases,
         None if product is None else compiled(product),

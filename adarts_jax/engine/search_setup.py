@@ -11,9 +11,10 @@ from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import run_data
+from adarts_jax.engine import determinism, run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
+from adarts_jax.errors import UserError
 from adarts_jax.networks.stem import choose_stem
 from adarts_jax.space import topology
 
@@ -25,8 +26,8 @@ class Start:
     """A search that may begin.
 
     Attributes:
-      data: training images.
-      parts: weight split and architecture split.
+      data: the training images of both splits, in the order of the training set.
+      parts: weight split and architecture split, as indices into the training set.
       statistics: mean and deviation per channel, pixels scaled to [0, 1].
       about: facts for the manifest: seed, and what identifies the data.
     """
@@ -55,35 +56,51 @@ def prepare(
       UserError: whatever does not go together.
     """
     check_place(place, resume=resume, overwrite=overwrite)
+    if config.deterministic:
+        determinism.require_determinism()
     run = RunDirectory(place)
     if resume:
         check_config(
             run, config.model_dump(mode="json"), may_differ=run_data.MAY_DIFFER
         )
-    data = load_images(config)
+    is_divided = resume and run.splits.is_file()
+    data, parts = load_images(
+        config, SearchSplits.load(run.splits) if is_divided else None
+    )
     about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
         run_data.check_same_data(run, about["data"])
-        parts = SearchSplits.load(run.splits)
-    else:
-        parts = make_splits(config, data.labels)
     statistics = run_data.channel_statistics(config.data.normalization, data)
     return Start(data, parts, statistics, about)
 
 
-def load_images(config: SearchConfig) -> ImageData:
-    """Load the training images and check that the network can take them.
+def load_images(
+    config: SearchConfig, parts: SearchSplits | None
+) -> tuple[ImageData, SearchSplits]:
+    """Load the images of both splits and check that the network can take them.
+
+    Args:
+      config: of the search.
+      parts: the splits of a run that is continued; None divides the training set.
 
     Raises:
-      UserError: no such data, or images too small.
+      UserError: no such data, other data than before, a split smaller than a batch, or
+        images too small.
     """
-    data = run_data.load_images(config, "train")
+    found = [] if parts is None else [parts]
+
+    def select(labels: np.ndarray) -> np.ndarray:
+        found[:] = found or [make_splits(config, labels)]
+        found[0].check_size(len(labels))
+        return found[0].used
+
+    data = run_data.load_images(config, "train", select=select)
     height, width, _ = data.image_shape
     reductions = len(topology.reduction_cells(config.network.num_cells))
     if choose_stem(config.network.stem, (height, width)) == "imagenet":
         reductions += IMAGENET_HALVINGS
     images.check_image_size(height, width, num_reductions=reductions)
-    return data
+    return data, found[0]
 
 
 def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
@@ -101,17 +118,29 @@ def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
             seed=config.seed,
         )
     else:
-        limit = config.data.num_examples
         parts = splits.search_splits(
             count,
             weight_fraction=config.data.weight_fraction,
             seed=config.seed if config.data.split == "random" else None,
-            limit=limit if fraction is None else int(fraction * count),
+            limit=_limit(config, count),
         )
     size = config.batch_size
     images.check_batch(len(parts.weight_indices), size, "weight split")
     images.check_batch(len(parts.architecture_indices), size, "architecture split")
     return parts
+
+
+def _limit(config: SearchConfig, count: int) -> int | None:
+    """Return how many training images are used; None for all."""
+    limit, fraction = config.data.num_examples, config.data.fraction
+    used = limit if fraction is None else int(fraction * count)
+    if used is not None and not 2 <= used <= count:
+        asked = f"num_examples = {limit}" if limit else f"fraction = {fraction}"
+        raise UserError(
+            f"data.{asked} means {used} images; choose from 2 to {count}, the size of "
+            "the training set"
+        )
+    return used
 
 
 def epoch_pace(config: SearchConfig, number: int) -> Pace:
