@@ -1,111 +1,233 @@
-"""Depthwise convolution: shifted multiply-adds against XLA's grouped convolution.
+"""Depthwise convolutions and pools: each lowering against the others.
 
-Per shape of the search network: compile seconds (processor time) and milliseconds per
-call, forward, towards the input and towards the weights, all variants in one process
-and in turn. Run: ``python -m benchmarks.lowerings [--out FILE.json]``.
+    python -m benchmarks.lowerings
+    python -m benchmarks.lowerings --setting search_full --only max_pool --most 10
+
+Shapes are those the networks ask for, the heaviest first. Depthwise: shifted
+multiply-adds against XLA's grouped convolution, forward and towards the input; towards
+the weights XLA's convolution against the sum over images (``nn.depthwise`` chooses
+between the two by ``MANY_PRODUCTS``). Pools: ours against ``lax.reduce_window``. All
+variants of a shape are compiled as the engine compiles, and run in one process in turn.
+Result: ``benchmarks/results/lowerings_<setting>.json``.
 """
 
 import argparse
-import json
-import platform
+import dataclasses
+import math
+import os
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from adarts_jax.nn.depthwise import Lowering, depthwise_conv
+from adarts_jax.nn import depthwise, pooling
+from benchmarks import network_calls, ours, result_file, timing
+from benchmarks.network_calls import NETWORKS, Call
+from benchmarks.timing import Record
 
-# batch, size, channels: waves of 8 and 3 edges of the search network
-SHAPES = ((32, 32, 16), (32, 32, 6), (32, 16, 32), (32, 8, 64), (64, 32, 32))
-KERNELS = ((3, 1), (5, 1), (5, 2))  # size, dilation
-LOWERINGS: tuple[Lowering, ...] = ("shifted", "grouped")
+Variants = dict[str, Callable[..., Any]]  # of (x, kernels, g)
 
 
-def programs(lowering: Lowering, dilation: int) -> dict[str, Callable[..., Any]]:
-    """Return forward pass and both gradients as functions of (x, kernel, g)."""
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is measured of a network.
 
-    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return depthwise_conv(x[None], (kernel,), dilation=dilation, lowering=lowering)[
-            0
-        ]
+    Attributes:
+      most: shapes of each kind.
+      rounds: calls per variant.
+      seconds: for the calls of a variant; the rest of the rounds is left out.
+    """
 
-    def towards_input(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.vjp(lambda x: convolve(x, kernel), x)[1](g)[0]
+    most: int
+    rounds: int
+    seconds: float
 
-    def towards_weights(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](g)[0]
 
+def passes(call: Call) -> dict[str, Variants]:
+    """Return every variant of every pass."""
+    forward = _depthwise(call) if call.kind == "depthwise" else _pools(call)
+
+    def towards_input(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, kernels, g: jax.vjp(lambda x: function(x, kernels), x)[1](g)
+
+    found = {
+        "forward": {
+            name: lambda x, kernels, g, function=function: function(x, kernels)
+            for name, function in forward.items()
+        },
+        "input_gradient": {
+            name: towards_input(function) for name, function in forward.items()
+        },
+    }
+    if call.kind == "depthwise":
+        found["weight_gradient"] = {
+            "convolution": partial(_weight_gradients, call, math.inf),
+            "sum_over_images": partial(_weight_gradients, call, 0),
+        }
+    return found
+
+
+def _depthwise(call: Call) -> Variants:
     return {
-        "forward": lambda x, kernel, g: convolve(x, kernel) * g,
-        "input_gradient": towards_input,
-        "weight_gradient": towards_weights,
+        lowering: partial(
+            depthwise.depthwise_conv,
+            stride=call.stride,
+            dilation=call.dilation,
+            lowering=lowering,
+        )
+        for lowering in get_args(depthwise.Lowering)
     }
 
 
-def measure(shape: tuple[int, int, int], size: int, dilation: int, rounds: int) -> list:
-    """Time all lowerings of one shape, in turn."""
-    batch, side, channels = shape
-    draw = np.random.default_rng(0).standard_normal
-    x, g = (
-        jnp.asarray(draw((batch, side, side, channels)), jnp.float32) for _ in range(2)
-    )
-    kernel = jnp.asarray(draw((size, size, channels)), jnp.float32)
-    rows = []
-    for name in programs("shifted", dilation):
-        compiled, seconds = {}, {}
-        for lowering in LOWERINGS:
-            start = time.process_time()
-            function = jax.jit(programs(lowering, dilation)[name])
-            compiled[lowering] = function.lower(x, kernel, g).compile()
-            seconds[lowering] = time.process_time() - start
-            jax.block_until_ready(compiled[lowering](x, kernel, g))
-        times: dict[str, list[float]] = {lowering: [] for lowering in LOWERINGS}
-        for _ in range(rounds):
-            for lowering, function in compiled.items():
-                start = time.perf_counter()
-                jax.block_until_ready(function(x, kernel, g))
-                times[lowering].append(1e3 * (time.perf_counter() - start))
-        rows += [
-            {
-                "batch_size_channels": shape,
-                "kernel": size,
-                "dilation": dilation,
-                "pass": name,
-                "lowering": lowering,
-                "median_ms": round(statistics.median(times[lowering]), 3),
-                "min_ms": round(min(times[lowering]), 3),
-                "compile_cpu_seconds": round(seconds[lowering], 3),
-            }
-            for lowering in LOWERINGS
+def _pools(call: Call) -> Variants:
+    own = pooling.max_pool if call.kind == "max_pool" else pooling.avg_pool
+    windows: Any = nn.max_pool
+    if call.kind == "avg_pool":
+        windows = partial(nn.avg_pool, count_include_pad=False)
+
+    def reduce_window(x: Any, kernels: Any) -> Any:
+        strides = (call.stride,) * 2
+        return jnp.stack(
+            [
+                windows(x[0], (k, k), strides, ((k // 2, k // 2),) * 2)
+                for k in call.sizes
+            ]
+        )
+
+    return {
+        "ours": lambda x, _: own(x, sizes=call.sizes, stride=call.stride),
+        "reduce_window": reduce_window,
+    }
+
+
+def _weight_gradients(call: Call, limit: float, x: Any, kernels: Any, g: Any) -> Any:
+    """Gradients of all kernels by the way that ``limit`` selects."""
+    with mock.patch.object(depthwise, "MANY_PRODUCTS", limit):
+        return [
+            depthwise._weight_gradient(
+                x[min(o, len(x) - 1)], g[o], kernel, call.stride, call.dilation
+            )
+            for o, kernel in enumerate(kernels)
         ]
-    return rows
+
+
+def arguments(call: Call) -> tuple[Any, tuple[Any, ...], Any]:
+    """Draw images, kernels, and a gradient towards the result."""
+    draw = np.random.default_rng(0).standard_normal
+    _, batch, height, width, channels = call.shape
+    result = (len(call.sizes), batch, -(-height // call.stride))
+    result += (-(-width // call.stride), channels)
+    x, g = (jnp.asarray(draw(s, np.float32)) for s in (call.shape, result))
+    kernels = [jnp.asarray(draw((k, k, channels), np.float32)) for k in call.sizes]
+    return x, tuple(kernels), g
+
+
+def measure(call: Call, setting: Setting) -> Record:
+    """Time all variants of all passes of one shape, in turn."""
+    given = arguments(call)
+    programs = {}
+    for name, variants in passes(call).items():
+        compiled = {v: ours.compile_ahead(f, *given) for v, f in variants.items()}
+        actions = {v: partial(_run, p, given) for v, p in compiled.items()}
+        times: dict[str, list[float]] = {variant: [] for variant in variants}
+        for action in actions.values():
+            action()
+        for _ in range(setting.rounds):
+            for variant, action in actions.items():
+                if sum(times[variant]) < setting.seconds:
+                    times[variant].append(timing.timed(action))
+        programs |= {
+            f"{name}/{variant}": {
+                "median_seconds": statistics.median(times[variant]),
+                "min_seconds": min(times[variant]),
+                "repetitions": len(times[variant]),
+                "compile_cpu_seconds": ours.cost_of_compiling([program])[
+                    "compile_cpu_seconds"
+                ],
+            }
+            for variant, program in compiled.items()
+        }
+    return programs
+
+
+def _run(program: Any, given: tuple[Any, ...]) -> None:
+    jax.block_until_ready(program.call(*given))
+
+
+def measure_quietly(call: Call, setting: Setting, patience_seconds: float) -> Record:
+    """Measure one shape; say whether somebody else used the processor meanwhile."""
+    timing.wait_until_quiet(patience_seconds)
+    machine, own = timing.machine_cpu_seconds(), sum(os.times()[:2])
+    programs: Record = {}
+    seconds = timing.timed(lambda: programs.update(measure(call, setting)))
+    others = timing.machine_cpu_seconds() - machine - (sum(os.times()[:2]) - own)
+    elsewhere = max(0.0, others) / seconds
+    is_quiet = timing.is_quiet({"cores_used_elsewhere": elsewhere})
+    return {
+        **ours.about(),
+        "cores_used_elsewhere": elsewhere,
+        "programs": {k: v | {"quiet": is_quiet} for k, v in programs.items()},
+    }
+
+
+def print_row(name: str, row: Record) -> None:
+    """Print one line per pass, the variants beside each other."""
+    by_pass: dict[str, list[str]] = {}
+    for program, numbers in row["programs"].items():
+        pass_name, variant = program.split("/")
+        text = f"{variant} {1e3 * numbers['median_seconds']:.2f} ms"
+        text += f" (compile {numbers['compile_cpu_seconds']:.1f} CPU s)"
+        by_pass.setdefault(pass_name, []).append(text)
+    busy = "" if row["cores_used_elsewhere"] <= timing.QUIET_CORES else "  BUSY MACHINE"
+    for pass_name, texts in by_pass.items():
+        print(f"{name} x{row['uses']} {pass_name}: {', '.join(texts)}{busy}")
 
 
 def main() -> None:
-    """Measure every shape, print a line each, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    """Measure the heaviest shapes, print a line per pass, write JSON per network."""
+    args = _parse_arguments()
+    setting = Setting(args.most, args.rounds, args.seconds)
+    ours.begin()
+    for network in args.setting:
+        calls, rows = NETWORKS[network](), {}
+        for kind in args.only:
+            for call, uses in network_calls.heaviest(calls, kind, args.most):
+                row = measure_quietly(call, setting, args.patience) | {"uses": uses}
+                print_row(str(call), row)
+                rows[str(call)] = row
+        result_file.write(
+            args.out, result_file.describe("lowerings", network, setting, rows)
+        )
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Depthwise convolutions and pools, each lowering beside the others."
+    )
+    networks = [name for name in NETWORKS if name != "tiny"]
+    parser.add_argument("--setting", choices=NETWORKS, nargs="+", default=networks)
+    kinds = get_args(network_calls.Kind)
+    parser.add_argument("--only", choices=kinds, nargs="+", default=kinds)
+    parser.add_argument("--most", type=int, default=4, help="shapes per kind")
     parser.add_argument("--rounds", type=int, default=15, help="calls per variant")
-    options = parser.parse_args()
-    rows = []
-    for shape in SHAPES:
-        for size, dilation in KERNELS:
-            for row in measure(shape, size, dilation, options.rounds):
-                print(json.dumps(row), flush=True)
-                rows.append(row)
-    if options.out:
-        about = {
-            "command": "python -m benchmarks.lowerings",
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "machine": platform.machine(),
-        }
-        options.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    parser.add_argument("--seconds", type=float, default=0.5, help="per variant")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        help="seconds to wait for a quiet machine before a shape",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=result_file.RESULTS, help="folder of results"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ the seconds to compile, and the peak memory. Result: ``benchmarks/results/``.
 
 import dataclasses
 import time
+from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from benchmarks import side_by_side
-from benchmarks.side_by_side import Program
+from benchmarks import floor, ours, plain_torch, side_by_side
+from benchmarks.plain_torch import Variant
+from benchmarks.side_by_side import Built
 from benchmarks.timing import Record
 
 TRAIN, EVALUATE = "train_step", "evaluation"
@@ -53,36 +54,18 @@ def random_batch(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     return random.standard_normal(shape, np.float32), labels
 
 
-def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def torch_worker(setting: Setting, variant: Variant) -> Built:
     """Build the PyTorch network and its programs."""
     import torch
     from torch.nn import functional
 
-    from adarts_jax.space.published import PUBLISHED
-    from adarts_jax.torch_reference import derived_network
     from benchmarks.torch_reference import bilevel
 
     start = time.perf_counter()
-    torch.manual_seed(0)
-    ours = PUBLISHED[setting.genotype]
-    genotype = derived_network.Genotype(
-        normal=[entry[:2] for entry in ours.normal],
-        normal_concat=ours.normal_concat,
-        reduce=[entry[:2] for entry in ours.reduce],
-        reduce_concat=ours.reduce_concat,
-    )
-    network = derived_network.CifarNetwork(
-        genotype,
-        setting.init_channels,
-        setting.num_cells,
-        setting.num_classes,
-        auxiliary=True,
-    )
-    network.drop_path_prob = DROP_PATH_RATE
+    device = plain_torch.begin(variant)
+    network = plain_torch.place(_torch_network(setting), variant, device)
     optimizer = bilevel.weight_optimizer(network, learning_rate=LEARNING_RATE)
-    x, y = random_batch(setting)
-    images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(y).long()
+    images, labels = plain_torch.put_batch(random_batch(setting), variant, device)
 
     def train_step() -> None:
         logits, auxiliary = network.train()(images)
@@ -98,50 +81,126 @@ def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
             network.eval()(images)
 
     setup = {
-        "versions": {"torch": torch.__version__},
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
         "build_seconds": time.perf_counter() - start,
         "num_parameters": sum(p.numel() for p in network.parameters()),
     }
-    return setup, {TRAIN: train_step, EVALUATE: evaluate}
+    programs = {TRAIN: train_step, EVALUATE: evaluate}
+    return plain_torch.finish(setup, programs, variant, device)
 
 
-def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Program]]:
+def _torch_network(setting: Setting) -> Any:
+    from adarts_jax.space.published import PUBLISHED
+    from adarts_jax.torch_reference import derived_network
+
+    published = PUBLISHED[setting.genotype]
+    genotype = derived_network.Genotype(
+        normal=[entry[:2] for entry in published.normal],
+        normal_concat=published.normal_concat,
+        reduce=[entry[:2] for entry in published.reduce],
+        reduce_concat=published.reduce_concat,
+    )
+    network = derived_network.CifarNetwork(
+        genotype,
+        setting.init_channels,
+        setting.num_cells,
+        setting.num_classes,
+        auxiliary=True,
+    )
+    network.drop_path_prob = DROP_PATH_RATE
+    return network
+
+
+def jax_worker(
+    setting: Setting, products: str = floor.DEFAULT, **options: Any
+) -> Built:
     """Compile the step of this library as the engine does; network with ``options``."""
     import jax
     import jax.numpy as jnp
 
     from adarts_jax.bilevel.optimizers import make_optimizers
-    from adarts_jax.networks.derived_network import derived_network, init_variables
-    from adarts_jax.space.published import PUBLISHED
-    from adarts_jax.training.loss import smooth_targets
-    from adarts_jax.training.retrain_step import init_state, retrain_step
+    from adarts_jax.networks.derived_network import init_variables
+    from adarts_jax.training.retrain_step import init_state
 
+    ours.begin()
     start = time.perf_counter()
     side = setting.image_size
-    network = derived_network(
+    network = _our_network(setting, **options)
+    optimizer = make_optimizers(gradient_clip=CLIP).weight
+    variables = init_variables(network, jax.random.key(0), (side, side, 3))
+    state = jax.block_until_ready(init_state(variables, optimizer, keep_mean=False))
+    init_seconds = time.perf_counter() - start
+    given = (*_our_batch(setting), jax.random.key(1), jnp.float32(DROP_PATH_RATE))
+    step = _our_step(network, optimizer)
+    train = ours.compile_ahead(step, state, *given, donate=True)
+    evaluate = ours.compile_ahead(
+        partial(network.apply, train=False), state.variables, given[0]
+    )
+
+    def run_train() -> None:
+        nonlocal state
+        state, values = train.call(state, *given)
+        jax.block_until_ready((state, values))
+
+    def run_evaluate() -> None:
+        jax.block_until_ready(evaluate.call(state.variables, given[0]))
+
+    setup = {
+        "init_seconds": init_seconds,
+        "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
+        **_our_costs(train, evaluate, products),
+    }
+    programs = {TRAIN: run_train, EVALUATE: run_evaluate}
+    return Built(setup, programs, ours.device_peak_mib)
+
+
+def _our_costs(train: Any, evaluate: Any, products: str) -> Record:
+    evaluation = ours.cost_of_compiling([evaluate]).items()
+    return {
+        **ours.about(),
+        "work": {
+            TRAIN: floor.count([train.call], products=products),
+            EVALUATE: floor.count([evaluate.call], products=products),
+        },
+        **ours.cost_of_compiling([train]),
+        **{f"evaluation_{name}": value for name, value in evaluation},
+    }
+
+
+def _our_network(setting: Setting, **options: Any) -> Any:
+    from adarts_jax.networks.derived_network import derived_network
+    from adarts_jax.space.published import PUBLISHED
+
+    return derived_network(
         PUBLISHED[setting.genotype],
-        image_size=(side, side),
+        image_size=(setting.image_size, setting.image_size),
         init_channels=setting.init_channels,
         num_cells=setting.num_cells,
         num_classes=setting.num_classes,
         auxiliary=True,
         **options,
     )
-    optimizer = make_optimizers(gradient_clip=CLIP).weight
-    variables = init_variables(network, jax.random.key(0), (side, side, 3))
-    state = init_state(variables, optimizer, keep_mean=False)
-    state = jax.block_until_ready(state)
-    images, labels = map(jnp.asarray, random_batch(setting))
-    targets = smooth_targets(labels, num_classes=setting.num_classes)
-    batch = (images, labels, targets)
-    built = time.perf_counter()
 
-    def step(state: Any, batch: Any, key: Any, rate: Any) -> Any:
+
+def _our_batch(setting: Setting) -> tuple[Any, Any, Any]:
+    """Return images, labels and targets on the device."""
+    import jax.numpy as jnp
+
+    from adarts_jax.training.loss import smooth_targets
+
+    images, labels = map(jnp.asarray, random_batch(setting))
+    return images, labels, smooth_targets(labels, num_classes=setting.num_classes)
+
+
+def _our_step(network: Any, optimizer: Any) -> Callable[..., Any]:
+    """Return the training step as a function of arrays alone."""
+    from adarts_jax.training.retrain_step import retrain_step
+
+    def step(
+        state: Any, images: Any, labels: Any, targets: Any, key: Any, rate: Any
+    ) -> Any:
         return retrain_step(
             state,
-            batch,
+            (images, labels, targets),
             key,
             network=network,
             optimizer=optimizer,
@@ -151,56 +210,17 @@ def jax_worker(setting: Setting, **options: Any) -> tuple[Record, dict[str, Prog
             drop_path_rate=rate,
         )
 
-    key, rate = jax.random.key(1), jnp.float32(DROP_PATH_RATE)
-    train_setup, train = _compile(step, state, batch, key, rate, donate=True)
-    evaluate = partial(network.apply, train=False)
-    evaluate_setup, evaluate = _compile(evaluate, state.variables, images)
-
-    def run_train() -> None:
-        nonlocal state
-        state, values = train(state, batch, key, rate)
-        jax.block_until_ready((state, values))
-
-    def run_evaluate() -> None:
-        jax.block_until_ready(evaluate(state.variables, images))
-
-    setup = {
-        "versions": {package: version(package) for package in ("jax", "flax")},
-        "device": jax.devices()[0].device_kind,
-        "init_seconds": built - start,
-        "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
-        **train_setup,
-        **{f"evaluation_{name}": value for name, value in evaluate_setup.items()},
-    }
-    return setup, {TRAIN: run_train, EVALUATE: run_evaluate}
+    return step
 
 
-def _compile(function: Any, *arguments: Any, donate: bool = False) -> Any:
-    """Return what compiling cost, and the compiled function."""
-    import jax
-
-    from adarts_jax.engine import devices
-
-    cpu = time.process_time()
-    jitted = jax.jit(function, donate_argnums=0 if donate else ())
-    program = devices.compile_ahead(jitted, *arguments)
-    memory = program.memory_bytes
-    cost = {
-        "compile_seconds": program.compile_seconds,
-        "compile_cpu_seconds": time.process_time() - cpu,
-        "predicted_mib": memory / 2**20 if memory else None,
-    }
-    return cost, program.call
-
-
-def bfloat16_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def bfloat16_worker(setting: Setting) -> Built:
     """Compute in bfloat16; parameters and statistics stay float32."""
     import jax.numpy as jnp
 
-    return jax_worker(setting, dtype=jnp.bfloat16)
+    return jax_worker(setting, floor.BFLOAT16, dtype=jnp.bfloat16)
 
 
-def remat_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def remat_worker(setting: Setting) -> Built:
     """Compute the inside of every cell twice, to need less memory."""
     return jax_worker(setting, remat=True)
 
@@ -210,12 +230,14 @@ BENCHMARK = side_by_side.Benchmark(
     "Seconds and memory of a retraining step, beside plain PyTorch.",
     SETTINGS,
     {
-        "torch": torch_worker,
+        **plain_torch.rows(torch_worker),
         "jax": jax_worker,
         "jax-bf16": bfloat16_worker,
         "jax-remat": remat_worker,
     },
     (TRAIN, EVALUATE),
+    default_settings=("small", "full"),
+    default_workers=("torch", "jax"),
 )
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""What is measured by ``benchmarks.search_step``: one builder per implementation."""
+"""What ``search_step`` and ``methods`` measure: one builder per implementation."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Record
+from benchmarks import floor, ours, plain_torch
+from benchmarks.plain_torch import Variant
+from benchmarks.side_by_side import Built
 
 BOTH_STEPS = "architecture_and_weight_step"
 WEIGHT_STEP = "weight_step"
-Program = Callable[[], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +30,29 @@ class Setting:
     num_classes: int = 10
 
 
-def digits_setting() -> Setting:
-    """Return the size of a search without any option, on the embedded 8x8 images."""
-    from adarts_jax.config import SearchConfig
-
-    config = SearchConfig()
-    size = (config.network.init_channels, config.network.num_cells, config.batch_size)
-    return Setting(*size, image_size=8, image_channels=1, rounds=7, repetitions=10)
-
-
-SETTINGS: dict[str, Callable[[], Setting]] = {
-    "digits": digits_setting,
-    "small": lambda: Setting(8, 4, 32, 32, 3, rounds=7, repetitions=3),
-    "full": lambda: Setting(16, 8, 64, 32, 3, rounds=3, repetitions=1),
+SETTINGS = {
+    # only to see whether a benchmark runs
+    "tiny": Setting(4, 3, 4, 8, 1, rounds=1, repetitions=2),
+    # a search without any option, on the embedded images
+    "digits": Setting(8, 3, 32, 8, 1, rounds=7, repetitions=10),
+    "small": Setting(8, 4, 32, 32, 3, rounds=7, repetitions=3),
+    "full": Setting(16, 8, 64, 32, 3, rounds=3, repetitions=1),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One way to search.
+
+    Attributes:
+      method: its name.
+      hessian: of the second order; None for the first.
+      options: of the method.
+    """
+
+    method: str
+    hessian: Any = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def random_batches(setting: Setting) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -59,29 +69,30 @@ def random_batches(setting: Setting) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
+def torch_worker(setting: Setting, variant: Variant) -> Built:
     """Build the PyTorch search network and its two programs."""
-    import torch
-
     from benchmarks.torch_reference import bilevel, search_network
 
     start = time.perf_counter()
-    torch.manual_seed(0)
+    device = plain_torch.begin(variant)
     network = search_network.SearchNetwork(
         setting.init_channels,
         setting.num_cells,
         setting.num_classes,
         image_channels=setting.image_channels,
     ).train()
-    arch = search_network.random_architecture()
+    network = plain_torch.place(network, variant, device)
+    arch = search_network.Architecture(
+        *(
+            logits.detach().to(device).requires_grad_()
+            for logits in search_network.random_architecture()
+        )
+    )
     weights = bilevel.weight_optimizer(network)
     alphas = bilevel.architecture_optimizer(arch)
     weight_batch, arch_batch = (
-        (
-            torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(y).long(),
-        )
-        for x, y in random_batches(setting)
+        plain_torch.put_batch(batch, variant, device)
+        for batch in random_batches(setting)
     )
 
     def weight_step() -> None:
@@ -92,85 +103,115 @@ def torch_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
         weight_step()
 
     setup = {
-        "versions": {"torch": torch.__version__},
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
         "build_seconds": time.perf_counter() - start,
         "num_parameters": sum(p.numel() for p in network.parameters()),
     }
-    return setup, {BOTH_STEPS: both_steps, WEIGHT_STEP: weight_step}
+    programs = {BOTH_STEPS: both_steps, WEIGHT_STEP: weight_step}
+    return plain_torch.finish(setup, programs, variant, device)
 
 
-def jax_worker(setting: Setting) -> tuple[Record, dict[str, Program]]:
-    """Compile the search phase of this library, as the engine does on this machine.
+def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
+    """Compile the phases of a method, as the engine does on this machine.
 
-    One executable serves both steps and both measurements.
+    One executable serves all steps, but for the products of the exact second order.
     """
     import jax
     import jax.numpy as jnp
 
-    import adarts_jax
-    from adarts_jax.bilevel import optimizers, steps
+    from adarts_jax.bilevel import steps, unrolled
     from adarts_jax.engine import devices
 
-    start = time.perf_counter()
-    network = adarts_jax.search_network(
-        "alpha_adarts",
+    ours.begin()
+    problem = make_problem(case, setting)
+    start, key = time.perf_counter(), jax.random.key(1)
+    traced = jax.jit(partial(first_state, problem)).trace(key)
+    state = jax.block_until_ready(devices.compile_quickly(traced)(key))
+    init_seconds = time.perf_counter() - start
+    batches = jax.tree.map(jnp.asarray, random_batches(setting))
+    compiled = _compile_phases(problem, state, batches[0])
+    calls = {
+        phase: compiled[-1 if phase == unrolled.PRODUCT else 0].call
+        for phase in {*problem.phases, steps.WEIGHT}
+    }
+    numbers = {phase: jnp.int32(phase) for phase in calls}
+
+    def run(phases: tuple[int, ...]) -> None:
+        nonlocal state
+        for phase in phases:
+            batch = batches[phase == steps.ARCHITECTURE]
+            state, _ = calls[phase](state, batch, numbers[phase])
+        jax.block_until_ready(state)
+
+    phases_of = {BOTH_STEPS: problem.phases, WEIGHT_STEP: (steps.WEIGHT,)}
+    setup = {
+        **ours.about(),
+        "work": {n: floor.count([calls[p] for p in ps]) for n, ps in phases_of.items()},
+        **ours.cost_of_compiling(compiled),
+        "passes_per_step": len(problem.phases),
+        "init_seconds": init_seconds,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "num_architecture": sum(leaf.size for leaf in jax.tree.leaves(state.arch)),
+    }
+    programs = {name: partial(run, phases) for name, phases in phases_of.items()}
+    return Built(setup, programs, ours.device_peak_mib)
+
+
+def _compile_phases(problem: Any, state: Any, batch: Any) -> list[Any]:
+    """Return the program of all phases, then that of the exact product if needed."""
+    import jax.numpy as jnp
+
+    from adarts_jax.engine.search_problem import make_updates
+
+    rates = {"weight_learning_rate": 0.025, "architecture_learning_rate": 6e-4}
+    return [
+        ours.compile_ahead(
+            partial(function, **rates), state, batch, jnp.int32(0), donate=True
+        )
+        for function in make_updates(problem)
+        if function is not None
+    ]
+
+
+def make_problem(case: Case, setting: Setting) -> Any:
+    """Return what the engine would search with."""
+    from adarts_jax.bilevel.optimizers import make_optimizers
+    from adarts_jax.engine.epoch import Batching
+    from adarts_jax.engine.search_problem import Problem
+    from adarts_jax.methods import METHODS
+
+    method = METHODS[case.method]
+    network = method.make_network(
         init_channels=setting.init_channels,
         num_cells=setting.num_cells,
         num_classes=setting.num_classes,
+        options={k: v for k, v in case.options.items() if k in method.options},
     )
-    arch = adarts_jax.init_architecture(
-        "alpha_adarts", jax.random.key(0), initialization="plain"
+    side = setting.image_size
+    return Problem(
+        method,
+        network,
+        make_optimizers(),
+        method.initializations[0],
+        (side, side, setting.image_channels),
+        Batching(setting.batch_size, 1, lambda key, images: images),
+        hessian=case.hessian,
+        seed=0 if method.draws(case.options) else None,
     )
-    rules = optimizers.make_optimizers()
-    image_shape = (setting.image_size, setting.image_size, setting.image_channels)
-    initialize = partial(
-        steps.init_state, network, arch, rules, image_shape=image_shape
-    )
-    initialized = devices.compile_quickly(
-        jax.jit(lambda key: initialize(key=key)).trace(jax.random.key(1))
-    )
-    state = jax.block_until_ready(initialized(jax.random.key(1)))
-    init_seconds = time.perf_counter() - start
-    phase = partial(
-        steps.search_phase,
-        network=network,
-        optimizers=rules,
-        weight_learning_rate=0.025,
-        architecture_learning_rate=6e-4,
-    )
-    weight_batch, architecture_batch = jax.tree.map(
-        jnp.asarray, random_batches(setting)
-    )
-    numbers = [jnp.int32(number) for number in (steps.ARCHITECTURE, steps.WEIGHT)]
-    batches = (architecture_batch, weight_batch)
-    cpu = time.process_time()
-    program = devices.compile_ahead(
-        jax.jit(phase, donate_argnums=0), state, weight_batch, numbers[0]
-    )
-    compile_cpu_seconds = time.process_time() - cpu
-    phases = {BOTH_STEPS: (0, 1), WEIGHT_STEP: (1,)}
-
-    def run(name: str) -> None:
-        nonlocal state
-        for index in phases[name]:
-            state, values = program.call(state, batches[index], numbers[index])
-        jax.block_until_ready((state, values))
-
-    memory = program.memory_bytes
-    setup = {
-        "versions": {
-            package: version(package) for package in ("jax", "jaxlib", "flax")
-        },
-        "device": jax.devices()[0].device_kind,
-        "init_seconds": init_seconds,
-        "compile_seconds": program.compile_seconds,
-        "compile_cpu_seconds": compile_cpu_seconds,
-        "predicted_mib": memory / 2**20 if memory else None,
-        "num_parameters": sum(x.size for x in jax.tree.leaves(state.params)),
-    }
-    return setup, {name: partial(run, name) for name in phases}
 
 
-WORKERS = {"torch": torch_worker, "jax": jax_worker}
+def first_state(problem: Any, key: Any) -> Any:
+    """Draw the first state of a search."""
+    from adarts_jax.bilevel import random_search, steps, unrolled
+
+    state = steps.init_state(
+        problem.network,
+        problem.method.init_architecture(key),
+        problem.optimizers,
+        image_shape=problem.image_shape,
+        key=key,
+    )
+    if problem.hessian is not None:
+        state = unrolled.begin_unrolling(state)
+    if not problem.method.trains_architecture:
+        state = random_search.begin_random_search(state)
+    return state

@@ -13,7 +13,6 @@ each repetition. Closing its standard input ends the worker. Linux only (``/proc
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,10 @@ SETTLE_SECONDS = 0.2
 # Cores in use by others above which a round does not count as quiet.
 QUIET_CORES = 0.15
 Record = dict[str, Any]
+
+
+class CannotRun(Exception):  # noqa: N818 - no error: the row is left out
+    """This machine cannot run an implementation; says why in one line."""
 
 
 # --- In the worker ---------------------------------------------------------------
@@ -61,7 +64,10 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def serve(
-    setup: Record, programs: Mapping[str, Callable[[], object]], replies: TextIO
+    setup: Record,
+    programs: Mapping[str, Callable[[], object]],
+    replies: TextIO,
+    device_peak_mib: Callable[[], float | None] = lambda: None,
 ) -> None:
     """Answer the parent until it closes our standard input.
 
@@ -69,6 +75,7 @@ def serve(
       setup: what building and compiling cost, versions, device; sent first.
       programs: name to one blocking repetition; each is run once beforehand to warm up.
       replies: stream from ``private_stdout``.
+      device_peak_mib: peak of an accelerator's memory so far; None without one.
     """
     warm_up = {name: timed(action) for name, action in programs.items()}
     setup = setup | {"warm_up_seconds": warm_up, "setup_peak_mib": peak_mib()}
@@ -83,6 +90,7 @@ def serve(
             "seconds": seconds,
             "cpu_seconds": time.process_time() - cpu,
             "peak_mib": peak_mib(),
+            "device_peak_mib": device_peak_mib(),
         }
         print(json.dumps(reply), file=replies, flush=True)
 
@@ -99,6 +107,7 @@ class Worker:
         """Start the process and wait until it is built and warm.
 
         Raises:
+          CannotRun: if it says so.
           RuntimeError: if it ends before it is ready; its stderr was already shown.
         """
         self.name = name
@@ -111,6 +120,9 @@ class Worker:
             env=dict(os.environ) | dict(environment),
         )
         self.setup = self._read()
+        if "cannot_run" in self.setup:
+            self.close()
+            raise CannotRun(self.setup["cannot_run"])
         elsewhere = machine_cpu_seconds() - machine - self.cpu_seconds()
         self.setup["cores_used_elsewhere"] = max(0.0, elsewhere) / (
             time.perf_counter() - start
@@ -245,7 +257,8 @@ def summarize(records: Sequence[Record]) -> Record:
     quiet = [record for record in records if is_quiet(record)]
     kept = quiet or records
     seconds = sorted(s for record in kept for s in record["seconds"])
-    quartiles = statistics.quantiles(seconds, method="inclusive")  # two or more
+    two_or_more = seconds if len(seconds) > 1 else seconds * 2
+    quartiles = statistics.quantiles(two_or_more, method="inclusive")
     cpu = sum(record["cpu_seconds"] for record in kept)
     return {
         "median_seconds": statistics.median(seconds),
@@ -254,6 +267,7 @@ def summarize(records: Sequence[Record]) -> Record:
         "max_seconds": seconds[-1],
         "cpu_seconds_per_repetition": cpu / len(seconds),
         "peak_mib": max(record["peak_mib"] for record in records),
+        "device_peak_mib": records[-1].get("device_peak_mib"),
         "repetitions": len(seconds),
         "rounds_kept": len(kept),
         "rounds_run": len(records),
@@ -266,33 +280,3 @@ def summarize(records: Sequence[Record]) -> Record:
             r["cores_used_by_waiting_workers"] for r in kept
         ),
     }
-
-
-def machine_record() -> Record:
-    """Describe the machine; nothing about its user."""
-    cpu_info = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [
-        line.partition(":")[2].strip() for line in cpu_info if "model name" in line
-    ]
-    memory = Path("/proc/meminfo").read_text().split()[1]
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(int(memory) / 2**20, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
-
-
-def revision() -> str:
-    """Return the git revision measured, ``-dirty`` if the library has local changes."""
-    root = Path(__file__).resolve().parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def write_result(path: Path, result: Record) -> None:
-    """Write one result as readable JSON, making its folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")

@@ -13,7 +13,7 @@ import platform
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,18 @@ class Program:
     """A compiled function.
 
     Attributes:
-      call: takes arrays of the shapes it was compiled for.
+      call: takes arrays of the shapes it was compiled for; from ``compile_ahead`` a
+        ``jax.stages.Compiled``, which tells its cost.
       compile_seconds: tracing and compiling (or reading from the cache), wall time.
       memory_bytes: predicted peak of the device, arguments included; None where the
         compiler does not say.
+      stages: wall and processor seconds of "trace", "lower" and "compile".
     """
 
     call: Callable[..., Any]
     compile_seconds: float
     memory_bytes: int | None
+    stages: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
 
 # What costs least on a CPU, measured on the search step (docs/performance.md): XLA's
@@ -55,18 +58,23 @@ _FOR_ONE_CALL = {
 }
 
 
-def compile_ahead(function: Callable[..., Any], *shapes: PyTree) -> Program:
+def compile_ahead(function: Any, *shapes: PyTree) -> Program:
     """Compile a jitted function before its first call.
 
     Args:
       function: result of ``jax.jit``.
       *shapes: arguments, or ``ShapeDtypeStruct`` in their place.
     """
-    start = time.perf_counter()
-    compiled = _compile(function.lower(*shapes), _FOR_MANY_CALLS)
-    host_memory.give_back_freed_memory()  # hundreds of MB of the compiler
-    seconds = time.perf_counter() - start
-    return Program(compiled, seconds, _predicted_memory(compiled))
+    stages: dict[str, tuple[float, float]] = {}
+    with _timed(stages, "trace"):
+        traced = function.trace(*shapes)
+    with _timed(stages, "lower"):
+        lowered = traced.lower()
+    with _timed(stages, "compile"):
+        compiled = _compile(lowered, _FOR_MANY_CALLS)
+        host_memory.give_back_freed_memory()  # hundreds of MB of the compiler
+    seconds = sum(wall for wall, _ in stages.values())
+    return Program(compiled, seconds, _predicted_memory(compiled), stages)
 
 
 def compile_quickly(traced: Any) -> Callable[..., Any]:
@@ -79,6 +87,13 @@ def compile_quickly(traced: Any) -> Callable[..., Any]:
       traced: result of ``jax.jit(...).trace(...)``.
     """
     return _compile(traced.lower(), _FOR_ONE_CALL)
+
+
+@contextlib.contextmanager
+def _timed(stages: dict[str, tuple[float, float]], name: str) -> Iterator[None]:
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    stages[name] = time.perf_counter() - wall, time.process_time() - processor
 
 
 def _compile(lowered: Any, cpu_options: dict[str, Any]) -> Any:

@@ -35,6 +35,10 @@ def test_a_program_is_compiled_once_and_measured():
     program.call(jnp.ones(1000))
     assert len(traced) == 1
     assert program.compile_seconds > 0
+    assert [*program.stages] == ["trace", "lower", "compile"]
+    walls = [wall for wall, _ in program.stages.values()]
+    assert min(walls) > 0
+    assert sum(walls) == program.compile_seconds
     assert program.memory_bytes >= 8000
 
 
