@@ -9,7 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adarts_jax.config_rules import check_channels, check_method, check_order
+from adarts_jax.config_rules import (
+    check_channels,
+    check_method,
+    check_order,
+    check_searches,
+)
 from adarts_jax.methods import METHODS
 
 Positive = Annotated[float, Field(gt=0)]
@@ -192,6 +197,9 @@ class SearchConfig(Settings):
     """search method"""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     """of everything random in the run"""
+    num_searches: Annotated[int, Field(ge=1, le=64)] = 1
+    """searches side by side in one program, 1 to 64, with the seeds seed, seed + 1 and
+    so on; each is the search that its seed gives alone"""
     epochs: Count = 12
     """passes over the weight split"""
     warmup_epochs: Annotated[int, Field(ge=0)] = 4
@@ -250,6 +258,12 @@ class SearchConfig(Settings):
             initialization=self.architecture.initialization,
             channel_divisor=self.network.channel_divisor,
             options=self.options.model_dump(exclude_none=True),
+        )
+        check_searches(
+            self.seed,
+            self.num_searches,
+            trains=METHODS[self.method].trains_architecture
+            or bool(self.options.weight_sharing),
         )
         check_order(
             self.architecture.order,

@@ -49,6 +49,21 @@ def check_method(
             )
 
 
+def check_searches(seed: int, num_searches: int, *, trains: bool) -> None:
+    """Check that there are as many seeds and trainings as searches."""
+    last = seed + num_searches - 1
+    if last >= 2**32:
+        raise ValueError(
+            f"num_searches = {num_searches} takes seeds up to {last}, but the largest "
+            f"is {2**32 - 1}; make seed (now {seed}) or num_searches smaller"
+        )
+    if num_searches > 1 and not trains:
+        raise ValueError(
+            f"num_searches = {num_searches} means nothing to a random search that "
+            "trains nothing; leave it out, or add options.weight_sharing = true"
+        )
+
+
 def check_order(
     order: str, *, hessian: str | None, second_order: str, stale_step: bool
 ) -> None:

@@ -39,6 +39,7 @@ class Phase(Protocol):
         *,
         weight_learning_rate: Float[Array, ""],
         architecture_learning_rate: Float[Array, ""],
+        **own_seed: Int[Array, ""],
     ) -> tuple[PyTree, Float[Array, " quantity"]]:
         """Return the next state and what was measured.
 
@@ -53,9 +54,12 @@ class SearchData(EpochData):
 
     Attributes:
       architecture_indices: int32, examples of the architecture split.
+      seed: uint32 scalar, where several searches draw in their passes, each with its
+        own seed; else None, and that of the only one is part of the program.
     """
 
     architecture_indices: PyTree
+    seed: PyTree = None
 
 
 @struct.dataclass
@@ -105,12 +109,14 @@ def train_phase(
         draw, data.architecture_indices, batching.batch_size
     )
     indices = jnp.where(phase == ARCHITECTURE, fresh, order[within])
+    own_seed = {} if data.seed is None else {"seed": data.seed}
     state, values = update(
         training.state,
         make_batch(key, data, indices, batching),
         phase,
         weight_learning_rate=pace.weight_learning_rate,
         architecture_learning_rate=pace.architecture_learning_rate,
+        **own_seed,
     )
     first = jnp.where(pace.update_architecture, phases[0], WEIGHT)
     is_first = (within == 0) & (phase == first)

@@ -19,6 +19,7 @@ from adarts_jax.bilevel.steps import (
 from adarts_jax.engine import devices, epoch, search_epoch
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.pacing import Advance
+from adarts_jax.engine.parallel_searches import OWN_DATA, stack, vectorize
 from adarts_jax.engine.search_epoch import Pace, Phase, SearchData
 from adarts_jax.engine.search_problem import Problem, join_updates, make_updates
 from adarts_jax.engine.search_setup import Start
@@ -75,25 +76,41 @@ class SearchProgram:
         return self.program
 
 
-def put_data(start: Start, key: PRNGKeyArray) -> SearchData:
-    """Put the images of both splits on the device, and no others."""
-    data, splits = start.data, start.parts
-    used = np.concatenate([splits.weight_indices, splits.architecture_indices])
-    boundary = len(splits.weight_indices)
-    places = np.arange(len(used), dtype=np.int32)
+def put_data(
+    start: Start, key: PRNGKeyArray, seed: np.ndarray | None = None
+) -> SearchData:
+    """Put the images of all splits on the device, and no others.
+
+    Args:
+      start: images and the splits of every search.
+      key: root of the random numbers, (search,) where there are several.
+      seed: see `SearchData`.
+    """
+    weight = [splits.weight_indices for splits in start.splits]
+    architecture = [splits.architecture_indices for splits in start.splits]
+    used = np.unique(np.concatenate(weight + architecture))
+
+    def places(indices: list[np.ndarray]) -> Any:
+        return stack([np.searchsorted(used, i).astype(np.int32) for i in indices])
+
     return jax.device_put(
         SearchData(
-            images=data.images[used],
-            labels=data.labels[used],
-            weight_indices=places[:boundary],
-            architecture_indices=places[boundary:],
+            images=start.data.images[used],
+            labels=start.data.labels[used],
+            weight_indices=places(weight),
+            architecture_indices=places(architecture),
             key=key,
+            seed=seed,
         )
     )
 
 
 def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
     """Trace the function from the root key to the first state.
+
+    Args:
+      problem: what is searched.
+      key: root of the random numbers, (search,) where there are several.
 
     Returns:
       A ``jax.stages.Traced``: ``out_info`` has shapes and types, ``lower().compile()``
@@ -121,7 +138,7 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
             state, epoch.zero_metrics(search_epoch.NUM_PHASES, len(QUANTITIES))
         )
 
-    return jax.jit(init).trace(key)
+    return jax.jit(vectorize(init, 0, problem.num_searches)).trace(key)
 
 
 def compile_search(
@@ -136,7 +153,8 @@ def compile_search(
     """
     is_host_loop = devices.loops_on_the_host()
     update, product = make_updates(problem)
-    draw_order = jax.jit(partial(epoch.draw_order, batching=problem.batching))
+    draw_order = partial(epoch.draw_order, batching=problem.batching)
+    draw_order = jax.jit(vectorize(draw_order, (OWN_DATA, None), problem.num_searches))
     number = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     order = jax.eval_shape(draw_order, data, number)
@@ -149,6 +167,8 @@ def compile_search(
             batching=problem.batching,
             phases=problem.phases,
         )
+        axes = (0, OWN_DATA, 0, None, None)
+        function = vectorize(function, axes, problem.num_searches)
         function = jax.jit(function, donate_argnums=0)
         return devices.compile_ahead(function, template, data, order, pace, number)
 

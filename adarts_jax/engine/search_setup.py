@@ -11,7 +11,7 @@ from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import run_data
+from adarts_jax.engine import parallel_searches, run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
 from adarts_jax.networks.stem import choose_stem
@@ -26,15 +26,20 @@ class Start:
 
     Attributes:
       data: training images.
-      parts: weight split and architecture split.
+      splits: weight split and architecture split, those of every search of the run.
       statistics: mean and deviation per channel, pixels scaled to [0, 1].
       about: facts for the manifest: seed, and what identifies the data.
     """
 
     data: ImageData
-    parts: SearchSplits
+    splits: tuple[SearchSplits, ...]
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
     about: dict[str, Any]
+
+    @property
+    def parts(self) -> SearchSplits:
+        """The splits of the first search; those of the others are as large."""
+        return self.splits[0]
 
 
 def prepare(
@@ -64,9 +69,11 @@ def prepare(
     about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
         run_data.check_same_data(run, about["data"])
-        parts = SearchSplits.load(run.splits)
+        places = parallel_searches.places(run, config)
+        parts = tuple(SearchSplits.load(place.splits) for place in places)
     else:
-        parts = make_splits(config, data.labels)
+        singles = parallel_searches.single_configs(config)
+        parts = tuple(make_splits(single, data.labels) for single in singles)
     statistics = run_data.channel_statistics(config.data.normalization, data)
     return Start(data, parts, statistics, about)
 
@@ -133,4 +140,14 @@ def epoch_pace(config: SearchConfig, number: int) -> Pace:
         weight_learning_rate=np.float32(rate),
         architecture_learning_rate=np.float32(config.architecture.learning_rate),
         update_architecture=np.bool_(number >= config.warmup_epochs),
+    )
+
+
+def memory_advice(config: SearchConfig) -> str:
+    """Return what makes a search smaller, with the values now."""
+    fewer = f"num_searches (now {config.num_searches}), "
+    return (
+        f"make {fewer if config.num_searches > 1 else ''}batch_size (now "
+        f"{config.batch_size}) or network.init_channels (now "
+        f"{config.network.init_channels}) smaller"
     )

@@ -40,6 +40,7 @@ class Work:
         write files of its own, which a resumed run writes again.
       summarise: record of an epoch -> a line for people.
       remedy: what a user can change when the loss is not finite.
+      names: of the searches side by side, see `run_steps`.
     """
 
     begin: Callable[[int], Advance]
@@ -47,6 +48,7 @@ class Work:
     measure: Callable[[Training, int], Mapping[str, Any]]
     summarise: Callable[[Record], str]
     remedy: str
+    names: tuple[str, ...] = ("",)
 
 
 class Session:
@@ -198,6 +200,7 @@ class Session:
                 clock=self._clock,
                 should_stop=should_stop,
                 on_progress=lambda done: self.show(done, about),
+                names=work.names,
             )
         except Diverged as error:
             saved = self.checkpoints.steps()
