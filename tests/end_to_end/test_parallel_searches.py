@@ -28,8 +28,8 @@ from adarts_jax.report.__main__ import report
 from adarts_jax.search import main
 from adarts_jax.space.genotype import Genotype
 
-SEEDS = (5, 6, 7)
-SEVERAL = ("--seed", "5", "--num-searches", "3")
+SEEDS = (5, 6)
+SEVERAL = ("--seed", "5", "--num-searches", "2")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,10 +69,11 @@ def files_of(place):
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
-    """Return a run of three searches that never stopped."""
+    """Return a run of two searches that never stopped."""
     place = tmp_path_factory.mktemp("several") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
         fake_search.install(monkeypatch)
+        monkeypatch.setattr(pictures, "draw_run", lambda place: None)
         assert run(place, *SEVERAL) == 0
     return place
 
@@ -106,7 +107,7 @@ def test_the_top_has_means_and_the_genotypes_of_the_best(several):
     for number, mean in enumerate(records(several)):
         each = [record[number]["weight/loss"] for record in found]
         assert mean["weight/loss"] == pytest.approx(np.mean(each))
-        assert len(set(each)) == 3
+        assert len(set(each)) == 2
     scores = [record[-1]["architecture/accuracy"] for record in found]
     best = of_seed(several, SEEDS[int(np.argmax(scores))])
     for name in ("genotype.json", "genotypes/epoch_003.json"):
@@ -115,12 +116,11 @@ def test_the_top_has_means_and_the_genotypes_of_the_best(several):
     assert not (several / "splits.json").exists()
 
 
-def test_every_search_has_pictures_and_a_report(several, capsys):
-    for place in (several, of_seed(several, 6)):
-        assert (place / "cells" / "normal.svg").is_file()
-        assert (place / "learning_curves.svg").is_file()
-        report([str(place)])
-        assert "Finished; 4 epochs recorded." in (place / "report.html").read_text()
+def test_a_search_is_reported_on_like_a_run(several):
+    place = of_seed(several, 6)
+    report([str(place)])
+    assert "Finished; 4 epochs recorded." in (place / "report.html").read_text()
+    assert (place / "cells" / "normal.svg").is_file()
 
 
 @pytest.mark.parametrize("step", [4, 12, 23])
@@ -164,10 +164,10 @@ def test_resuming_with_another_number_is_an_error(fake, tmp_path, capsys):
         signal_at(patch, 3, signal.SIGTERM)
         run(place, *SEVERAL)
     capsys.readouterr()
-    assert run(place, "--seed", "5", "--num-searches", "2", "--resume") == 2
+    assert run(place, "--seed", "5", "--num-searches", "3", "--resume") == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "num_searches: 3 -> 2" in err
+    assert "num_searches: 2 -> 3" in err
 
 
 def test_a_loss_that_is_not_finite_names_the_seed(fake, tmp_path, capsys):
