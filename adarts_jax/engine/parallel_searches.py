@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine.run_directory import RunDirectory
@@ -81,7 +81,7 @@ def vectorize(
     return jax.vmap(function, in_axes, axis_name=AXIS)
 
 
-def stack(values: Sequence[Array]) -> Array:
+def stack(values: Sequence[Any]) -> Any:
     """Stack one array per search along the new axis."""
     return values[0] if len(values) == 1 else jnp.stack(values)
 

@@ -177,8 +177,8 @@ def test_a_loss_that_is_not_finite_names_the_seed(fake, tmp_path, capsys):
         )
         marked = jax.random.fold_in(jax.random.key(6), 2)
         is_marked = (jax.random.key_data(key) == jax.random.key_data(marked)).all()
-        kernel = jnp.where(is_marked, jnp.inf, state.params["kernel"])
-        return fake_search.FakeState(state.step, {"kernel": kernel}, state.arch)
+        params = jax.tree.map(lambda x: jnp.where(is_marked, jnp.inf, x), state.params)
+        return fake_search.FakeState(state.step, params, state.arch)
 
     fake.setattr(search_program, "init_state", spoil)
     assert run(tmp_path / "run", *SEVERAL) == 1
