@@ -13,15 +13,25 @@ from adarts_jax.config_rules import (
     check_channels,
     check_method,
     check_order,
+    check_rates,
     check_searches,
+)
+from adarts_jax.config_types import (
+    Cells,
+    Channels,
+    Count,
+    Epochs,
+    NotNegative,
+    OnNan,
+    PathText,
+    Pixels,
+    Positive,
+    Seed,
+    Share,
+    Side,
 )
 from adarts_jax.methods import METHODS
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Pixels = Annotated[int, Field(ge=0)]
 MethodName = Literal[
     "alpha_adarts",
     "adarts",
@@ -53,11 +63,11 @@ class ImagesConfig(Settings):
     source: Literal["digits", "tfds", "folder", "npz"] = "digits"
     """digits (built in), tfds (prepared TensorFlow Datasets), folder
     (data_dir/train/class/*.png|jpg) or npz (arrays)"""
-    name: str | None = None
+    name: PathText | None = None
     """which data set in data_dir, such as cifar10 for tfds"""
-    data_dir: str | None = None
+    data_dir: PathText | None = None
     """where the data is: a folder, or the file for npz"""
-    image_size: Count | None = None
+    image_size: Side | None = None
     """side in pixels to which images are stretched; none keeps their size"""
     channels: Literal[1, 3] | None = None
     """1 (luminance) or 3 (RGB); none keeps what the data has"""
@@ -91,9 +101,9 @@ class DataConfig(ImagesConfig):
 class NetworkConfig(Settings):
     """Size of the search network."""
 
-    init_channels: Count = 8
+    init_channels: Channels = 8
     """channels of the first cell; doubled at every reduction cell"""
-    num_cells: Count = 3
+    num_cells: Cells = 3
     """cells in a row; those at one and at two thirds reduce the resolution"""
     channel_divisor: Count | Annotated[tuple[Count, ...], Field(min_length=1)] = 4
     """K: one in K channels of an edge enters the operations; one number, or one per
@@ -102,6 +112,9 @@ class NetworkConfig(Settings):
     stem: Literal["auto", "cifar", "imagenet"] = "auto"
     """layers in front of the cells: cifar keeps the resolution, imagenet divides it by
     8, auto chooses imagenet from 96 pixels on"""
+    precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
+    """arithmetic: float32, tf32 (its products with 10 bits on NVIDIA GPUs, the same
+    elsewhere) or bfloat16; weights and architecture are float32 in any case"""
 
 
 class OptionsConfig(Settings):
@@ -112,6 +125,10 @@ class OptionsConfig(Settings):
 
     channel_choice: Literal["first", "random"] | None = None
     """pc_darts: the first channels (own) or, in every pass, new random ones"""
+    channel_scores: Literal["batch", "average"] | None = None
+    """adarts, alpha_adarts: what ranks the channels when the search network is
+    evaluated, attention of the batch (own, as in the published code) or the running
+    average of training, with which images do not depend on each other"""
     bam_combination: Literal["product", "sum"] | None = None
     """att_darts: how the branches of BAM meet, product (own, as in the published code)
     or sum (text of the paper)"""
@@ -144,7 +161,7 @@ class WeightsConfig(Settings):
     """at the first epoch, per step"""
     min_learning_rate: NotNegative = 0.0
     """where the cosine ends, per step"""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Epochs = 0
     """first epochs, in which the rate rises in equal steps instead"""
     momentum: Share = 0.9
     """share of the previous update that is kept"""
@@ -185,9 +202,13 @@ class CompatConfig(Settings):
     stale_step: bool = False
     """repeat the last weight update of every epoch, true or false: the published
     alpha-ADARTS steps once more, on old gradients, before every next epoch"""
-    second_order: Literal["darts", "att_darts"] = "darts"
-    """att_darts: the virtual step has no momentum and moves the architecture too, and
-    the clipped norm includes it, as in the published code of Att-DARTS"""
+    architecture_batches: Literal["fresh", "one_pass"] = "fresh"
+    """fresh (drawn anew in every step) or one_pass (the architecture split in order,
+    once per epoch), as in the published code of Att-DARTS"""
+    att_darts: bool = False
+    """gradients of the published Att-DARTS, true or false: the norm that clips the
+    weights counts the architecture; in the second order the virtual step moves it too,
+    and has no momentum"""
 
 
 class SearchConfig(Settings):
@@ -195,17 +216,23 @@ class SearchConfig(Settings):
 
     method: MethodName = "alpha_adarts"
     """search method"""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
+    seed: Seed = 2
     """of everything random in the run"""
     num_searches: Annotated[int, Field(ge=1, le=64)] = 1
     """searches side by side in one program, 1 to 64, with the seeds seed, seed + 1 and
     so on; each is the search that its seed gives alone"""
+    deterministic: bool = False
+    """the same numbers in every run of a seed on a GPU too, true or false; slower
+    there, no difference on a CPU"""
     epochs: Count = 12
     """passes over the weight split"""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 4
+    warmup_epochs: Epochs = 4
     """first epochs, in which only the weights are trained"""
     batch_size: Count = 32
     """images per step, for the weights and again for the architecture"""
+    on_nan: OnNan = "stop"
+    """when a loss or gradient is not finite: stop, or rollback to the beginning of the
+    epoch, with other random numbers, at most three times in a run"""
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     weights: WeightsConfig = WeightsConfig()
@@ -241,11 +268,12 @@ class SearchConfig(Settings):
                 f"{self.epochs}, or the architecture is never trained; try "
                 f"warmup_epochs = {self.epochs // 5}"
             )
-        if self.weights.min_learning_rate > self.weights.learning_rate:
-            raise ValueError(
-                f"weights.min_learning_rate = {self.weights.min_learning_rate} must "
-                f"not exceed weights.learning_rate = {self.weights.learning_rate}"
-            )
+        check_rates(
+            self.epochs,
+            warmup_epochs=self.weights.warmup_epochs,
+            lowest=self.weights.min_learning_rate,
+            highest=self.weights.learning_rate,
+        )
         check_source(self.data)
         if self.data.fraction is not None and self.data.num_examples is not None:
             raise ValueError(
@@ -266,9 +294,10 @@ class SearchConfig(Settings):
             or bool(self.options.weight_sharing),
         )
         check_order(
+            self.method,
             self.architecture.order,
             hessian=self.architecture.hessian,
-            second_order=self.compat.second_order,
+            att_darts=self.compat.att_darts,
             stale_step=self.compat.stale_step,
         )
         check_channels(

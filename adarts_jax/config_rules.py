@@ -64,28 +64,66 @@ def check_searches(seed: int, num_searches: int, *, trains: bool) -> None:
         )
 
 
-def check_order(
-    order: str, *, hessian: str | None, second_order: str, stale_step: bool
+def check_rates(
+    epochs: int, *, warmup_epochs: int, lowest: float, highest: float
 ) -> None:
-    """Check that what belongs to one order is not asked of the other."""
+    """Check that the learning rate of the weights can rise and fall.
+
+    Args:
+      epochs: of the run.
+      warmup_epochs: in which it rises.
+      lowest: rate at the end.
+      highest: rate after the warm-up.
+    """
+    if lowest > highest:
+        raise ValueError(
+            f"weights.min_learning_rate = {lowest} must not exceed "
+            f"weights.learning_rate = {highest}"
+        )
+    if warmup_epochs >= epochs:
+        raise ValueError(
+            f"weights.warmup_epochs = {warmup_epochs} must be smaller than epochs = "
+            f"{epochs}"
+        )
+
+
+def check_order(
+    name: str, order: str, *, hessian: str | None, att_darts: bool, stale_step: bool
+) -> None:
+    """Check that what belongs to one order is not asked of the other, nor of neither.
+
+    Args:
+      name: of the method.
+      order: "first" or "second".
+      hessian: how the second order multiplies; None for the default.
+      att_darts: see ``compat.att_darts``.
+      stale_step: see ``compat.stale_step``.
+    """
     is_first = order == "first"
-    for name, value, default in (
-        ("architecture.hessian", hessian, None),
-        ("compat.second_order", second_order, "darts"),
-    ):
-        if is_first and value != default:
+    asked = {
+        "architecture.order = second": not is_first,
+        "compat.att_darts": att_darts,
+        "compat.stale_step": stale_step,
+    }
+    for option, is_asked in asked.items():
+        if is_asked and not METHODS[name].trains_architecture:
             raise ValueError(
-                f"{name} = {value} belongs to the second order; leave it out or add "
-                "architecture.order = second"
+                f"{option} means nothing to {name}, which follows no gradient of the "
+                "architecture; leave it out"
             )
+    if is_first and hessian is not None:
+        raise ValueError(
+            f"architecture.hessian = {hessian} belongs to the second order; leave it "
+            "out or add architecture.order = second"
+        )
     if not is_first and stale_step:
         raise ValueError(
             "compat.stale_step belongs to the first order, as alpha-ADARTS uses it; "
             "leave it out or make architecture.order = first"
         )
-    if second_order == "att_darts" and hessian == "exact":
+    if att_darts and hessian == "exact":
         raise ValueError(
-            "compat.second_order = att_darts imitates finite differences; make "
+            "compat.att_darts imitates finite differences; make "
             "architecture.hessian = finite_difference"
         )
 

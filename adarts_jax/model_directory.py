@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from numpy.typing import DTypeLike
 
 from adarts_jax import torch_weights
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 from adarts_jax.model_spec import FORMAT, MAX_TEXT, ModelSpec
 from adarts_jax.networks.derived_network import DerivedNetwork
 
@@ -113,13 +113,17 @@ def read_spec(directory: str | os.PathLike[str]) -> ModelSpec:
       UserError: as in ``load_model``.
     """
     path = Path(directory) / SPEC_FILE
+    _check_ordinary(path)
     try:
         with path.open(encoding="utf-8") as file:
             return ModelSpec.from_json(file.read(MAX_TEXT + 1))
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(
+            f"cannot read {path}: {error}; give a folder made by train.retrain or "
+            "adarts_jax.convert"
+        ) from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -136,23 +140,38 @@ def _missing(path: Path) -> str:
     )
 
 
+def _check_ordinary(path: Path) -> None:
+    """Refuse what would never end or never begin to be read, such as a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is no ordinary file; copy the model again")
+
+
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    _check_ordinary(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
-            wrong = [f"{key} {kind}" for key, kind in types.items() if kind != "F32"]
+            wrong = [
+                f"{shorten(k)} {kind}" for k, kind in types.items() if kind != "F32"
+            ]
             if wrong:
                 raise UserError(
                     f"{path} has weights that are not float32: {', '.join(wrong[:5])}"
                 )
-            return {key: file.get_tensor(key) for key in types}
+            tensors = {key: file.get_tensor(key) for key in types}
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"{path} is damaged, incomplete or no safetensors file ({error}); copy it "
-            "again or save the model again"
+            f"{path} is damaged, incomplete or no safetensors file "
+            f"({shorten(error, 200)}); copy it again or save the model again"
         ) from None
+    if wrong := [shorten(k) for k, x in tensors.items() if not np.isfinite(x).all()]:
+        raise UserError(
+            f"{path} is damaged: weights are not finite ({', '.join(wrong[:5])}); copy "
+            "it again or train again"
+        )
+    return tensors
 
 
 def _check_channels(path: Path, variables: PyTree, spec: ModelSpec) -> None:

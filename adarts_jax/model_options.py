@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from adarts_jax.config import Count, Positive, Settings
+from adarts_jax.config import Settings
+from adarts_jax.config_types import Count, PathText, Positive, Side
 
 
 class ModelOptions(Settings):
@@ -15,7 +16,7 @@ class ModelOptions(Settings):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model_dir: str
+    model_dir: PathText
     """model directory: model.json and weights.safetensors"""
     batch_size: Count = 250
     """images per call of the network; changes speed and memory, not results"""
@@ -30,11 +31,11 @@ class EvaluationData(Settings):
     """digits (built in), tfds (prepared TensorFlow Datasets), folder
     (data_dir/SPLIT/class/*.png|jpg) or npz (arrays); none: as in the model's
     provenance"""
-    name: str | None = None
+    name: PathText | None = None
     """which data set in data_dir, such as cifar10 for tfds"""
-    data_dir: str | None = None
+    data_dir: PathText | None = None
     """where the data is: a folder, or the file for npz"""
-    image_size: Count | None = None
+    image_size: Side | None = None
     """side in pixels to which images are stretched; none keeps their size, which must
     be that of the model"""
     channels: Literal[1, 3] | None = None
@@ -51,10 +52,10 @@ class EvaluateOptions(ModelOptions):
     throughput is that of the whole split, without compiling.
     """
 
-    split: str = "test"
+    split: PathText = "test"
     """part of the data set"""
     data: EvaluationData = EvaluationData()
-    out: str | None = None
+    out: PathText | None = None
     """folder for evaluation.json, confusion.json and the picture of it; none: no
     files"""
     overwrite: bool = False
@@ -64,10 +65,10 @@ class EvaluateOptions(ModelOptions):
 class PredictOptions(ModelOptions):
     """Apply a model to images; logits, predicted labels and file names as .npz."""
 
-    images: str
+    images: PathText
     """folder of .png|jpg pictures in any layout, one picture, or an .npy of float32
     images, NHWC, already normalised"""
-    out: str
+    out: PathText
     """file to write, ending in .npz: logits, labels (predicted classes), files,
     class_names"""
     resize: bool = False
@@ -81,16 +82,16 @@ class ConvertOptions(Settings):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    out: str
+    out: PathText
     """what to write"""
     overwrite: bool = False
     """replace it, if it exists"""
     verify: bool = False
     """afterwards run the project's own PyTorch network beside ours: largest difference
     of every output and agreement of predictions; exit 1 beyond 1e-4, relative"""
-    num_images: Annotated[int, Field(ge=2)] = 8
+    num_images: Annotated[int, Field(ge=2, le=10_000)] = 8
     """how many images are shown to both: noise, or the first ones of a split of data"""
-    split: str = "test"
+    split: PathText = "test"
     """part of the data set, if one is given"""
     data: EvaluationData = EvaluationData()
 
@@ -102,11 +103,11 @@ class FromTorchOptions(ConvertOptions):
     too, if just one of the published ones fits.
     """
 
-    file: str
+    file: PathText
     """state dict written by torch.save, zip or legacy format"""
     genotype: str | None = None
     """name of a published genotype, or a genotype file; none: the one that fits"""
-    image_size: Count | None = None
+    image_size: Side | None = None
     """side of the images in pixels; none: 32 with the CIFAR stem, 224 with the other"""
     mean: tuple[float, ...] | None = None
     """per channel, of pixels from 0 to 1, such as 0.49,0.48,0.45; none: that of
@@ -115,7 +116,7 @@ class FromTorchOptions(ConvertOptions):
     """per channel, such as 0.25,0.24,0.26; none: as for mean"""
     class_names: tuple[str, ...] | None = None
     """one per output, such as cat,dog; none: numbers"""
-    table: str | None = None
+    table: PathText | None = None
     """file for the whole table of entries that are missing, unexpected or of another
     shape, if there are any"""
 
@@ -123,5 +124,5 @@ class FromTorchOptions(ConvertOptions):
 class ToTorchOptions(ConvertOptions):
     """Write a model as a .pt file that the original PyTorch programs load (strict)."""
 
-    model_dir: str
+    model_dir: PathText
     """model directory: model.json and weights.safetensors"""

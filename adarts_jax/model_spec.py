@@ -13,6 +13,7 @@ from adarts_jax.errors import UserError, did_you_mean
 from adarts_jax.networks.derived_network import DerivedNetwork, check_images
 from adarts_jax.space.genotype import Genotype
 from adarts_jax.space.stack import Stem
+from adarts_jax.space.topology import MAX_SIDE
 
 FORMAT = "adarts-model/1"
 MAX_TEXT = 4_000_000  # characters of a model.json; class names are most of it
@@ -66,7 +67,8 @@ class ModelSpec:
             _refuse("stem", self.stem, f"one of {', '.join(get_args(Stem))}")
         if not isinstance(self.auxiliary, bool):
             _refuse("auxiliary", self.auxiliary, "true or false")
-        self._store("image_size", _is_count, 2, "height and width in pixels")
+        sides = f"height and width in pixels, up to {MAX_SIDE}"
+        self._store("image_size", lambda v: _is_count(v) and v <= MAX_SIDE, 2, sides)
         per_channel = f"one number per image channel ({self.image_channels})"
         self._store("normalization_mean", _is_finite, self.image_channels, per_channel)
         self._store(
@@ -166,7 +168,7 @@ def _parse(text: str) -> Mapping[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         where = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError(f"not valid JSON{where}") from None
+        raise UserError(f"not valid JSON{where}; copy the model again") from None
     if not isinstance(value, Mapping):
         raise UserError("expected a JSON object")
     return value

@@ -7,19 +7,22 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adarts_jax.config import (
+from adarts_jax.config import ImagesConfig, Settings, check_source
+from adarts_jax.config_rules import check_rates
+from adarts_jax.config_types import (
+    Cells,
+    Channels,
     Count,
-    ImagesConfig,
+    Epochs,
     NotNegative,
+    OnNan,
+    PathText,
     Pixels,
     Positive,
-    Settings,
+    Probability,
+    Seed,
     Share,
-    check_source,
 )
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class RetrainDataConfig(ImagesConfig):
@@ -30,7 +33,7 @@ class RetrainDataConfig(ImagesConfig):
     in the papers, trains on all"""
     held_out_seed: Seed = 0
     """which images are held out; apart from seed, so that runs can be compared"""
-    test_split: str | None = "test"
+    test_split: PathText | None = "test"
     """name of the test images in the data; none for no test"""
     cutmix_probability: Probability = 0.0
     """share of the batches in which a box of each image comes from another image"""
@@ -52,9 +55,9 @@ class RetrainDataConfig(ImagesConfig):
 class DerivedNetworkConfig(Settings):
     """Size of the derived network, and how it computes."""
 
-    init_channels: Count = 16
+    init_channels: Channels = 16
     """channels of the first cell; doubled at every reduction cell"""
-    num_cells: Count = 5
+    num_cells: Cells = 5
     """cells in a row; those at one and at two thirds reduce the resolution"""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """classes; none takes those of the data, a number must be the same"""
@@ -88,7 +91,7 @@ class RetrainWeightsConfig(Settings):
     """where the cosine ends, per step"""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.97
     """factor per epoch of the exponential schedule"""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Epochs = 0
     """first epochs, in which the rate rises in equal steps to the highest"""
     momentum: Share = 0.9
     """share of the previous update that is kept"""
@@ -110,7 +113,7 @@ class EvaluationConfig(Settings):
 
     every: Count = 1
     """epochs between two tests; the last epoch is always tested"""
-    first_epoch: Annotated[int, Field(ge=0)] = 0
+    first_epoch: Epochs = 0
     """first epoch that is tested"""
     batch_size: Count = 128
     """images per step of a test; changes no result"""
@@ -123,10 +126,16 @@ class EvaluationConfig(Settings):
 class TrainingConfig(Settings):
     """How a derived network is trained, whatever its genotype."""
 
+    deterministic: bool = False
+    """the same numbers in every run of a seed on a GPU too, true or false; slower
+    there, no difference on a CPU"""
     epochs: Count = 30
     """passes over the training images"""
     batch_size: Count = 32
     """images per step"""
+    on_nan: OnNan = "stop"
+    """when a loss or gradient is not finite: stop, or rollback to the beginning of the
+    epoch, with other random numbers, at most three times in a run"""
     data: RetrainDataConfig = RetrainDataConfig()
     network: DerivedNetworkConfig = DerivedNetworkConfig()
     weights: RetrainWeightsConfig = RetrainWeightsConfig()
@@ -182,16 +191,12 @@ class SelectConfig(TrainingConfig):
 
 def _check_epochs(config: TrainingConfig) -> None:
     weights, epochs = config.weights, config.epochs
-    if weights.min_learning_rate > weights.learning_rate:
-        raise ValueError(
-            f"weights.min_learning_rate = {weights.min_learning_rate} must not exceed "
-            f"weights.learning_rate = {weights.learning_rate}"
-        )
-    if weights.warmup_epochs >= epochs:
-        raise ValueError(
-            f"weights.warmup_epochs = {weights.warmup_epochs} must be smaller than "
-            f"epochs = {epochs}"
-        )
+    check_rates(
+        epochs,
+        warmup_epochs=weights.warmup_epochs,
+        lowest=weights.min_learning_rate,
+        highest=weights.learning_rate,
+    )
     if (weights.schedule_epochs or epochs) < epochs:
         raise ValueError(
             f"weights.schedule_epochs = {weights.schedule_epochs} must be at least "

@@ -23,6 +23,20 @@ def test_without_arguments_the_defaults():
     assert run == cli.RunOptions(command="python -m adarts_jax.search")
 
 
+def test_a_recipe_may_begin_with_the_mark_of_windows_editors(tmp_path):
+    (tmp_path / "a.toml").write_text("\ufeffepochs = 7\n", encoding="utf-8")
+    assert parse("--config", str(tmp_path / "a.toml"))[0].epochs == 7
+
+
+def test_messages_cannot_steer_a_terminal(capsys):
+    def fail(argv):
+        raise UserError("a \x1b[31mred\n\u202ename\ud800")
+
+    assert cli.run_program(fail, []) == 2
+    err = capsys.readouterr().err
+    assert err == "error: a \\x1b[31mred \\u202ename\\ud800\n"
+
+
 def test_options_reach_their_fields():
     config, run = parse(
         *("--epochs", "7", "--warmup-epochs=2", "--data.image-size", "12"),

@@ -151,8 +151,15 @@ def test_configs_are_immutable_and_hashable():
             ("architecture.hessian = exact", "architecture.order = second"),
         ),
         (
-            {"compat": {"second_order": "att_darts"}},
-            ("compat.second_order = att_darts", "architecture.order = second"),
+            {
+                "compat": {"att_darts": True},
+                "architecture": {"order": "second", "hessian": "exact"},
+            },
+            ("compat.att_darts", "hessian = finite_difference"),
+        ),
+        (
+            {"method": "random", "architecture": {"order": "second"}},
+            ("architecture.order = second", "random", "leave it out"),
         ),
         (
             {"data": {"fraction": 0.5, "num_examples": 10}},

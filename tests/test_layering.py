@@ -37,6 +37,7 @@ FLOORS = {
     # the sixth floor has steps: the engine reads configs and orders pictures, the
     # command line knows how the engine can end
     "config_rules": 5.5,
+    "config_types": 5.5,
     "config": 6,
     "retrain_config": 6.1,
     "model_options": 6.1,

@@ -14,11 +14,13 @@ from adarts_jax.architecture import CellWeights
 from adarts_jax.bilevel import random_search, steps
 from adarts_jax.bilevel.optimizers import make_optimizers
 from adarts_jax.data.splits import balanced_splits
+from adarts_jax.edges.attended import AttendedEdges
 from adarts_jax.edges.grouped import GroupedEdges
 from adarts_jax.edges.partial import PartialEdges
 from adarts_jax.edges.wave import cell_waves
 from adarts_jax.methods.uniform import uniform_architecture
 from adarts_jax.nn.attention_modules import AttentionLayer
+from adarts_jax.nn.channel_attention import MlpAttention
 
 # No convolution, so that every channel of a result tells where it came from.
 SIMPLE = ("none", "skip_connect")
@@ -114,6 +116,43 @@ def test_random_networks_draw_by_seed_and_step():
         for seed, step, phase in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
     ]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
+
+
+def attended(scores: Any) -> Any:
+    return AttendedEdges(WAVE, SIMPLE, 1, 4, MlpAttention, scores)
+
+
+def test_average_scores_make_images_independent_of_their_neighbours():
+    """As published, what is made of an image depends on the rest of its batch."""
+    weights = CellWeights(jnp.full((2, 2), 0.5), jnp.ones(2))
+    images = draw(1, 40, 4, 4, CHANNELS)
+    found: dict[str, Any] = {}
+    for scores in ("batch", "average"):
+        edges = attended(scores)
+        variables = edges.init(
+            jax.random.key(0), (images, images), weights, train=False
+        )
+        before = {k: v for k, v in variables.items() if k != "intermediates"}
+        trained, updates = edges.apply(
+            before, (images, images), weights, train=True, mutable=["batch_stats"]
+        )
+        after = before | updates
+
+        def evaluate(part: jax.Array, edges: Any = edges, after: Any = after) -> Any:
+            return edges.apply(after, (part, part), weights, train=False)[0]
+
+        alone = jnp.concatenate([evaluate(image[None]) for image in images])
+        found[scores] = trained[0], np.allclose(alone, evaluate(images), atol=1e-6)
+        assert ("batch_stats" in after) == (scores == "average")
+    np.testing.assert_array_equal(found["batch"][0], found["average"][0])
+    assert not found["batch"][1]
+    assert found["average"][1]
+
+
+def test_published_weights_have_no_average_scores():
+    network: Any = aj.search_network("adarts", options={"channel_scores": "average"})
+    with pytest.raises(aj.UserError, match="no average channel scores"):
+        aj.torch_weights.search_variables({}, network)
 
 
 def grouped(**options: Any) -> GroupedEdges:

@@ -195,6 +195,33 @@ def test_truncated_weights_are_noticed(directory, keep):
         load_model(directory)
 
 
+def test_names_in_a_file_do_not_fill_the_message(directory):
+    path = directory / "weights.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    extra = {f"{n}{'x' * 50_000}": tensors["stem.0.weight"] for n in range(5)}
+    safetensors.numpy.save_file(tensors | extra, path)
+    with pytest.raises(aj.UserError, match=r"5 unexpected: 0xxx.*x\.\.\., ") as caught:
+        load_model(directory)
+    assert len(str(caught.value)) < 1000
+
+
+def test_weights_that_are_not_finite_are_refused(directory):
+    path = directory / "weights.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["stem.0.weight"][0, 0, 0, 0] = np.inf
+    safetensors.numpy.save_file(tensors, path)
+    with pytest.raises(aj.UserError, match=r"not finite \(stem.0.weight\); copy it"):
+        load_model(directory)
+
+
+def test_a_claim_of_many_cells_is_refused_at_once(directory):
+    rewrite(directory, num_cells=1000)
+    with pytest.raises(
+        aj.UserError, match="too few for num_cells=1000; use the number"
+    ):
+        load_model(directory)
+
+
 def test_weights_of_another_type_are_refused(directory):
     path = directory / "weights.safetensors"
     tensors = safetensors.numpy.load_file(path)

@@ -15,9 +15,10 @@ from jax.flatten_util import ravel_pytree
 import adarts_jax as aj
 from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel import steps, unrolled
-from adarts_jax.bilevel.gradients import cross_entropy
+from adarts_jax.bilevel.gradients import cross_entropy, first_order
 from adarts_jax.bilevel.optimizers import make_optimizers
-from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT, SearchState
+from adarts_jax.bilevel.search_state import SearchState, begin_joint_clipping
+from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
 
 ETA, MOMENTUM, DECAY = 0.3, 0.9, 0.01
 TOLERANCE = {"exact": 1e-4, "finite_difference": 1e-2}
@@ -192,18 +193,23 @@ def test_an_architecture_that_moves_gives_another_gradient():
     assert not np.allclose(*found, rtol=1e-2)
 
 
-def test_clipping_includes_an_architecture_that_moves():
+@pytest.mark.parametrize("phase", [steps.search_phase, unrolled.unrolled_phase])
+def test_joint_clipping_counts_the_architecture(phase):
+    """The gradient of the architecture step, never cleared, and that of this pass."""
     network, arch = smooth()
     optimizers = make_optimizers(gradient_clip=1e-3, weight_decay=0.0, momentum=0.0)
-    moved = []
-    for moves in (False, True):
-        state = steps.init_state(
+    plain = unrolled.begin_unrolling(
+        steps.init_state(
             network, arch, optimizers, image_shape=(4, 4, 3), key=jax.random.key(0)
         )
-        state = unrolled.begin_unrolling(state)
-        unrolling = state.unrolling.replace(direct=jax.tree.map(jnp.ones_like, arch))
-        state = dataclasses.replace(state, unrolling=unrolling)
-        after, _ = unrolled.unrolled_phase(
+    )
+    ones = jax.tree.map(jnp.ones_like, arch)
+    jointly = begin_joint_clipping(plain)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(jointly.left))
+    after_step = steps.update_architecture(jointly, ones, optimizers, 0.0)
+    lengths = []
+    for state in (plain, jointly, after_step):
+        after, values = phase(
             state,
             draw_batch(10),
             jnp.int32(WEIGHT),
@@ -211,9 +217,17 @@ def test_clipping_includes_an_architecture_that_moves():
             optimizers=optimizers,
             weight_learning_rate=1.0,
             architecture_learning_rate=0.1,
-            moves_architecture=moves,
         )
+        found = first_order(
+            network, state.params, arch, state.batch_stats, draw_batch(10)
+        )
+        left = state.left or jax.tree.map(jnp.negative, found.arch)
+        both = jax.tree.map(jnp.add, left, found.arch)
+        norm = optax.global_norm((found.params, both))
         change = jax.tree.map(jnp.subtract, after.params, state.params)
-        moved.append(optax.global_norm(change))
-    np.testing.assert_allclose(moved[0], 1e-3, rtol=1e-2)
-    assert moved[1] < 0.8 * moved[0]
+        lengths.append(optax.global_norm(change))
+        np.testing.assert_allclose(
+            lengths[-1], 1e-3 * optax.global_norm(found.params) / norm, rtol=1e-2
+        )
+        np.testing.assert_allclose(values[2], optax.global_norm(found.params), rtol=0.1)
+    assert lengths[0] > lengths[1] > 1.1 * lengths[2]

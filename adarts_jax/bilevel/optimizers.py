@@ -108,6 +108,14 @@ def clip_by_norm(max_norm: float | None) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def clip_together(gradient: PyTree, other: PyTree, max_norm: float | None) -> PyTree:
+    """Clip a gradient by a norm that counts another one too, see ``clip_by_norm``."""
+    if max_norm is None:
+        return gradient
+    factor = jnp.minimum(1.0, max_norm / (global_norm((gradient, other)) + 1e-6))
+    return jax.tree.map(lambda g: factor * g, gradient)
+
+
 def descend(
     optimizer: optax.GradientTransformation,
     gradient: PyTree,

@@ -9,70 +9,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.gradients import Batch, Gradients, first_order
-from adarts_jax.bilevel.optimizers import Optimizers, descend, global_norm
-from adarts_jax.nn.initial_weights import draw_together
+from adarts_jax.bilevel.optimizers import (
+    Optimizers,
+    clip_together,
+    descend,
+    global_norm,
+)
+from adarts_jax.bilevel.search_state import SearchState as SearchState
+from adarts_jax.bilevel.search_state import init_state as init_state
 
 Metrics = dict[str, Float[Array, ""]]
-
-
-@struct.dataclass
-class SearchState:
-    """All that a search changes; arrays only, so that a checkpoint is the state.
-
-    Attributes:
-      step: search steps done, int32 scalar.
-      params: network weights.
-      batch_stats: running statistics of batch norm.
-      weight_opt_state: state of the weights' optimizer.
-      arch: architecture parameters.
-      arch_opt_state: state of the architecture's optimizer.
-      unrolling: what the phases of the second order hand on; None for the first.
-    """
-
-    step: PyTree
-    params: PyTree
-    batch_stats: PyTree
-    weight_opt_state: PyTree
-    arch: PyTree
-    arch_opt_state: PyTree
-    unrolling: PyTree = None
-
-
-def init_state(
-    network: nn.Module,
-    arch: PyTree,
-    optimizers: Optimizers,
-    *,
-    image_shape: tuple[int, int, int],
-    key: PRNGKeyArray,
-) -> SearchState:
-    """Initialise the weights (PyTorch's defaults) and both optimizers.
-
-    Args:
-      network: a search network.
-      arch: its ``ArchitectureParams``.
-      optimizers: see ``make_optimizers``.
-      image_shape: height, width, channels of the images.
-      key: random key of the weights.
-    """
-    images = jnp.zeros((2, *image_shape), jnp.float32)
-    init = partial(network.init, train=False)
-    variables = draw_together(init, key, arch, images)
-    params = variables["params"]
-    return SearchState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=variables["batch_stats"],
-        weight_opt_state=optimizers.weight.init(params),
-        arch=arch,
-        arch_opt_state=optimizers.architecture.init(arch),
-    )
 
 
 def architecture_step(
@@ -265,7 +216,8 @@ def update_architecture(
         state.arch,
         learning_rate,
     )
-    return dataclasses.replace(state, arch=arch, arch_opt_state=opt_state)
+    left = None if state.left is None else gradient
+    return dataclasses.replace(state, arch=arch, arch_opt_state=opt_state, left=left)
 
 
 def update_weights(
@@ -275,9 +227,13 @@ def update_weights(
     learning_rate: Float[Array, ""] | float,
 ) -> SearchState:
     """Descend along a gradient of the weights, and count the step."""
+    gradient = gradients.params
+    if state.left is not None:
+        both = jax.tree.map(jnp.add, state.left, gradients.arch)
+        gradient = clip_together(gradient, both, optimizers.gradient_clip)
     params, opt_state = descend(
         optimizers.weight,
-        gradients.params,
+        gradient,
         state.weight_opt_state,
         state.params,
         learning_rate,

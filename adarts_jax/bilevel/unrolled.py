@@ -104,8 +104,7 @@ def unrolled_phase(
       weight_learning_rate: eta; may be traced.
       architecture_learning_rate: xi; may be traced.
       moves_architecture: let the virtual step and the finite difference move the
-        architecture as if it belonged to the weights, and clip the weights by a norm
-        that includes it (Att-DARTS' published code).
+        architecture as if it belonged to the weights (Att-DARTS' published code).
       seed: of networks that draw; None for the others.
 
     Differs from the original: the weights are not clipped in the virtual step, as in
@@ -119,21 +118,15 @@ def unrolled_phase(
     )
     key = None if seed is None else pass_key(seed, state, phase)
     found = first_order(network, params, arch, state.batch_stats, batch, key=key)
-    context = dict(
-        optimizers=optimizers, rate=weight_learning_rate, moves=moves_architecture
-    )
-    finish = partial(
-        _finish,
-        optimizers=optimizers,
-        rate=weight_learning_rate,
-        architecture_rate=architecture_learning_rate,
-    )
+    context = dict(optimizers=optimizers, rate=weight_learning_rate)
     branches = {
         ARCHITECTURE: partial(_look_ahead, moves=moves_architecture),
         WEIGHT: partial(_weight_step, **context),
-        VIRTUAL: partial(_virtual_step, **context),
+        VIRTUAL: partial(_virtual_step, **context, moves=moves_architecture),
         PLUS: _keep_plus,
-        MINUS: finish,
+        MINUS: partial(
+            _finish, **context, architecture_rate=architecture_learning_rate
+        ),
     }
     return lax.switch(phase, [branches[n] for n in sorted(branches)], state, found)
 
@@ -198,17 +191,8 @@ def _weight_step(
     *,
     optimizers: Optimizers,
     rate: Float[Array, ""] | float,
-    moves: bool,
 ) -> tuple[SearchState, Float[Array, " quantity"]]:
     values = phase_values(found, found.params)
-    limit = optimizers.gradient_clip
-    if moves and limit is not None:
-        # Att-DARTS clips by the norm of all gradients it has: those of the architecture
-        # are the sum of this pass and of the architecture step, never cleared.
-        left = jax.tree.map(jnp.add, state.unrolling.direct, found.arch)
-        norm = global_norm((found.params, left))
-        factor = jnp.minimum(1.0, limit / (norm + 1e-6))
-        found = found._replace(params=jax.tree.map(lambda g: factor * g, found.params))
     return update_weights(state, found, optimizers, rate), values
 
 

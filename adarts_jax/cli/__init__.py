@@ -10,5 +10,6 @@ pydantic judges values.
 
 from adarts_jax.cli.arguments import RunOptions as RunOptions
 from adarts_jax.cli.arguments import parse as parse
+from adarts_jax.cli.arguments import place as place
 from adarts_jax.cli.programs import run_program as run_program
 from adarts_jax.cli.recipes import read_recipe as read_recipe

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import reprlib
 import shlex
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -21,6 +22,8 @@ from adarts_jax.cli.fields import (
     option,
 )
 from adarts_jax.cli.recipes import explain, put, read_recipe
+from adarts_jax.config_types import check_path
+from adarts_jax.engine import manifest
 from adarts_jax.errors import UserError, did_you_mean
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -110,11 +113,23 @@ def parse(
         raise explain(error, fields, given.keys(), recipe) from None
 
 
+def place(text: str) -> Path:
+    """Return the path that an argument names.
+
+    Raises:
+      ArgumentTypeError: no file can have that name.
+    """
+    try:
+        return Path(check_path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{reprlib.repr(text)} {error}") from None
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises instead of printing a usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message.removeprefix("argument "))
+        raise UserError(f"{message.removeprefix('argument ')}; see --help")
 
 
 def _add_run_options(parser: _Parser, *, has_run_directory: bool) -> None:
@@ -127,15 +142,16 @@ def _add_run_options(parser: _Parser, *, has_run_directory: bool) -> None:
         )
 
     recipe = "recipe (.toml) or config.json of a run; options override it"
-    add("config", recipe, metavar="FILE", type=Path)
+    add("config", recipe, metavar="FILE", type=place)
     if has_run_directory:
         out = "run directory (default: runs/<date>-<recipe>)"
-        add("out", out, metavar="DIR", type=Path)
+        add("out", out, metavar="DIR", type=place)
         resume = "continue the run in DIR where it stopped"
         add("resume", resume, action="store_true")
         add("overwrite", "replace the run in DIR, if any", action="store_true")
     cache = "where compiled programs are kept (default: $ADARTS_CACHE, else "
-    add("compilation-cache", cache + "~/.cache/adarts_jax/xla)", metavar="DIR|off")
+    usual = cache + "~/.cache/adarts_jax/xla)"
+    add("compilation-cache", usual, metavar="DIR|off", type=lambda t: str(place(t)))
 
 
 def _add_fields(
@@ -177,9 +193,10 @@ def _read_arguments(
         if arg.startswith("-"):
             name = arg.partition("=")[0]
             known = [text for a in parser._actions for text in a.option_strings]
-            raise UserError(f"unknown option '{name}'{did_you_mean(name, known)}")
+            hint = did_you_mean(name, known) or "; see --help"
+            raise UserError(f"unknown option {reprlib.repr(name)}{hint}")
     if unknown:
-        raise UserError(f"unexpected argument '{unknown[0]}'; see --help")
+        raise UserError(f"unexpected argument {reprlib.repr(unknown[0])}; see --help")
     given = vars(namespace)
     run = {n.removeprefix(_RUN): v for n, v in given.items() if n.startswith(_RUN)}
     return run, {n: v for n, v in given.items() if not n.startswith(_RUN)}
@@ -201,8 +218,13 @@ def _spelled(
 
 
 def _saved_config(run: RunOptions) -> Path | None:
-    """Return the config of the run to continue, where there is one."""
+    """Return the config of the run to continue, where there is one.
+
+    Raises:
+      UserError: a newer version wrote the run, whose config may have other fields.
+    """
     if run.out is None or not run.resume:
         return None
+    manifest.read(run.out / "manifest.json")
     file = run.out / "config.json"
     return file if file.is_file() else None

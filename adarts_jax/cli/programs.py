@@ -23,7 +23,8 @@ def run_program(
       the run failed. Anything unexpected passes through with its traceback.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # progress notes of Orbax
+    # Orbax's notes, and its tracebacks of what ends up in one line here.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     host_memory.keep_freed_memory()
     try:
         run(sys.argv[1:] if argv is None else argv)
@@ -40,5 +41,7 @@ def run_program(
 
 
 def _say(message: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(" ".join(message.split()) + "\n")
+    """Write one line to stderr; nothing in it can steer a terminal."""
+    line = " ".join(message.split())
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    sys.stderr.write("".join(shown) + "\n")

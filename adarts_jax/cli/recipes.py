@@ -1,6 +1,7 @@
 """Recipe files, and what is wrong with their values in one line."""
 
 import json
+import os
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from adarts_jax.cli.fields import members, option
-from adarts_jax.errors import UserError, did_you_mean
+from adarts_jax.errors import UserError, did_you_mean, shorten
+
+MAX_BYTES = 100_000  # of a recipe
+MAX_PROBLEMS = 5  # that one message tells
 
 _READERS = {".toml": tomllib.loads, ".json": json.loads}
 
@@ -29,20 +33,54 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
       UserError: no such file, another kind of file, or not valid TOML or JSON.
     """
+    shown = repr(str(path))
     if path.suffix not in _READERS:
-        raise UserError(f"recipe {str(path)!r} must end in .toml or .json")
+        raise UserError(f"recipe {shown} must end in .toml or .json")
+    text, kind = _read_text(path), path.suffix[1:].upper()
     try:
-        values = _READERS[path.suffix](path.read_text(encoding="utf-8"))
-    except OSError as error:
-        hint = did_you_mean(path.name, (p.name for p in path.parent.glob("*.*")))
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"cannot read recipe {str(path)!r}: {reason}{hint}") from None
+        values = _READERS[path.suffix](text)
     except ValueError as error:
-        kind = path.suffix[1:].upper()
-        raise UserError(f"recipe {str(path)!r} is not valid {kind}: {error}") from None
+        raise UserError(
+            f"recipe {shown} is not valid {kind}: {shorten(error, 200)}; correct it "
+            "there"
+        ) from None
+    except RecursionError:
+        raise UserError(
+            f"recipe {shown} is not valid {kind} for us: its lists are nested too "
+            "deeply; write two levels, [group] and field = value"
+        ) from None
     if not isinstance(values, dict):
-        raise UserError(f"recipe {str(path)!r} holds no table of fields")
+        raise UserError(
+            f'recipe {shown} holds no table of fields; write {{"field": value}}'
+        )
     return values
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of an ordinary file of modest size."""
+    shown = repr(str(path))
+    # Opening a pipe would wait for ever, reading a device never end.
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise UserError(f"recipe {shown} is {what}; give a .toml or .json file")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError(
+                f"recipe {shown} has more than {MAX_BYTES} bytes; is it another file?"
+            )
+        return data.decode("utf-8-sig")  # editors on Windows write a mark first
+    except UnicodeDecodeError:
+        raise UserError(
+            f"recipe {shown} is not UTF-8 text; save it with that encoding"
+        ) from None
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError)
+        names = [p.name for p in path.parent.glob("*.*")] if is_missing else []
+        hint = did_you_mean(path.name, names) or "; give another --config"
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"cannot read recipe {shown}: {reason}{hint}") from None
 
 
 def put(values: dict[str, Any], name: str, value: object) -> None:
@@ -77,26 +115,40 @@ def explain(
     """
     source = f" in {str(recipe)!r}" if recipe else ""
     problems: dict[str, list[str]] = {}
-    for found in error.errors(include_url=False):
+    all_found = _without_echoes(error.errors(include_url=False))
+    for found in all_found[:MAX_PROBLEMS]:
         name = _field_name(found["loc"], fields)
         rule = found["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if found["type"] == "extra_forbidden":
-            hint = did_you_mean(name, fields)
-            problems[f"unknown key '{name}'{source}{hint}"] = []
+            hint = did_you_mean(name, fields) or "; --help lists all"
+            problems[f"unknown key {name[:60]!r}{source}{hint}"] = []
         elif found["type"] == "missing" and isinstance(found["loc"][-1], int):
-            problems[f"{option(name)} needs one more value"] = []
+            given = _shown(found["input"])
+            problems[f"{option(name)} = {given} needs one more value"] = []
         elif found["type"] == "missing":
             problems[f"{option(name)} is required"] = []
         elif name in fields:
             in_recipe = recipe is not None and name not in overridden
             label = f"{name}{source}" if in_recipe else option(name)
             hint = _choice_hint(found["input"], fields[name])
-            value = reprlib.repr(found["input"])
+            value = _shown(found["input"])
             problems.setdefault(f"{label} = {value}", []).append(rule + hint)
         else:
-            problems[f"{name}{source}: {rule}" if name else rule] = []
+            problems[f"{name[:60]}{source}: {rule}" if name else rule] = []
+    if len(all_found) > MAX_PROBLEMS:
+        problems[f"and {len(all_found) - MAX_PROBLEMS} more problems"] = []
     lines = [f"{what} {' or '.join(rules)}".strip() for what, rules in problems.items()]
     return UserError(" | ".join(lines))
+
+
+def _without_echoes(found: list[Any]) -> list[Any]:
+    """Leave out that a tuple is too short where its members are the problem."""
+    inside = {one["loc"][:-1] for one in found if one["loc"]}
+    return [
+        one
+        for one in found
+        if not (one["type"] == "too_short" and one["loc"] in inside)
+    ]
 
 
 def _field_name(loc: Sequence[int | str], fields: Mapping[str, FieldInfo]) -> str:
@@ -104,6 +156,13 @@ def _field_name(loc: Sequence[int | str], fields: Mapping[str, FieldInfo]) -> st
     parts = [str(part) for part in loc]
     paths = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     return next((path for path in paths if path in fields), ".".join(parts))
+
+
+def _shown(value: object) -> str:
+    """Return a value as the user wrote it, if it is short."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = ",".join(value)
+    return reprlib.repr(value)
 
 
 def _choice_hint(value: object, field: FieldInfo) -> str:

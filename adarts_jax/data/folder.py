@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adarts_jax.data import pictures
-from adarts_jax.data.images import ImageData
+from adarts_jax.data.images import ImageData, Select
 from adarts_jax.errors import UserError, did_you_mean
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -21,7 +21,12 @@ _logger = logging.getLogger(__name__)
 
 
 def load_folder(
-    root: Path, *, split: str, channels: int = 3, image_size: int | None = None
+    root: Path,
+    *,
+    split: str,
+    channels: int = 3,
+    image_size: int | None = None,
+    select: Select | None = None,
 ) -> ImageData:
     """Load one split of a folder data set.
 
@@ -36,6 +41,7 @@ def load_folder(
       channels: 3 for RGB (default, also for grey pictures), 1 for luminance.
       image_size: side in pixels to which every picture is stretched; None keeps the
         size, which must then be the same for all.
+      select: which pictures are wanted; no other file is opened. None wants all.
 
     Returns:
       Pictures ordered by class, then by file name.
@@ -56,14 +62,19 @@ def load_folder(
         )
     if missing := [name for name in class_names if name not in found]:
         _logger.warning("split %r has no picture of %s", split, ", ".join(missing))
-    named = [(file, class_names.index(name)) for name in found for file in found[name]]
+    files = [file for mine in found.values() for file in mine]
+    counts = [len(mine) for mine in found.values()]
+    labels = np.repeat([class_names.index(name) for name in found], counts)
+    labels = labels.astype(np.int32)
+    if select is not None:
+        wanted = select(labels)
+        files, labels = [files[index] for index in wanted], labels[wanted]
     images = pictures.decode_all(
-        ((str(file), file) for file, _ in named),
-        len(named),
+        ((str(file), file) for file in files),
+        len(files),
         channels=channels,
         image_size=image_size,
     )
-    labels = np.array([label for _, label in named], np.int32)
     return ImageData(images, labels, class_names)
 
 
@@ -104,7 +115,10 @@ def find_pictures(place: Path) -> list[Path]:
             str(place),
         )
     if not found:
-        raise UserError(f"no .png, .jpg or .jpeg picture in {str(place)!r} or below")
+        raise UserError(
+            f"no .png, .jpg or .jpeg picture in {str(place)!r} or below; give another "
+            "folder"
+        )
     return sorted(found)
 
 

@@ -5,12 +5,16 @@ Arrays and integers only: no file is opened here and nothing is put on a device.
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
 from adarts_jax.errors import UserError
 
 MIN_CLASSES = 2
+
+# From the labels of a whole split to the images of it that are wanted, ascending.
+Select = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +64,19 @@ class ImageData:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.images)
+
+
+def keep(data: ImageData, indices: np.ndarray) -> ImageData:
+    """Return some of the images, and all classes.
+
+    Args:
+      data: images.
+      indices: ascending.
+    """
+    if len(indices) == len(data):  # all of them: no copy
+        return data
+    images, labels = data.images[indices], data.labels[indices]
+    return dataclasses.replace(data, images=images, labels=labels)
 
 
 def center_crop(data: ImageData, size: tuple[int, int]) -> ImageData:

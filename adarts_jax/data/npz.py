@@ -49,9 +49,9 @@ def load_npz(file: Path, *, split: str) -> ImageData:
     except UserError as error:
         raise UserError(f"{str(file)!r}: {error}") from error
     except (OSError, ValueError, EOFError, MemoryError, NotImplementedError) as error:
-        raise UserError(f"cannot read {str(file)!r}: {_one_line(error)}") from error
+        raise _unreadable(file, error) from error
     except (zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {str(file)!r}: {_one_line(error)}") from error
+        raise _unreadable(file, error) from error
 
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: str) -> ImageData:
@@ -144,5 +144,9 @@ def _to_uint8(images: np.ndarray, key: str) -> np.ndarray:
     return levels
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _unreadable(file: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(
+        f"cannot read {str(file)!r}: {reason}; write it again with numpy.savez, as "
+        "plain arrays"
+    )

@@ -136,7 +136,8 @@ def decode_all(
         except PictureError as error:
             return error
 
-    stack, first_name, filled = None, "", 0
+    known = image_size and (image_size, image_size, channels)  # else the first tells
+    stack, first_name, filled = _allocate(count, known) if known else None, "", 0
     unreadable: list[str] = []
     stream = iter(pictures)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
-from adarts_jax.data import digits, folder, npz, pictures, tfds
-from adarts_jax.data.images import ImageData, check_classes
+from adarts_jax.data import digits, folder, images, npz, pictures, tfds
+from adarts_jax.data.images import ImageData, Select, check_classes
 from adarts_jax.errors import UserError, did_you_mean
 
 Source = Literal["digits", "tfds", "folder", "npz"]
@@ -23,6 +23,7 @@ def load(
     name: str | None = None,
     image_size: int | None = None,
     channels: int | None = None,
+    select: Select | None = None,
 ) -> ImageData:
     """Load one split of a data set into memory.
 
@@ -48,6 +49,7 @@ def load(
       channels: 1 (luminance) or 3 (RGB) for pictures of ``tfds`` and ``folder``; None
         is what the data set declares, 3 for folders. Arrays keep the channels they
         have; asking for another number is an error.
+      select: which images are wanted; None wants all. A folder opens no other file.
 
     Returns:
       Images with at least two classes. Call it again for another split: the classes
@@ -73,11 +75,16 @@ def load(
     elif source == "folder":
         root = _require_place(source, place) / (name or "")
         data = folder.load_folder(
-            root, split=split, channels=channels or 3, image_size=image_size
+            root,
+            split=split,
+            channels=channels or 3,
+            image_size=image_size,
+            select=select,
         )
     else:
-        file = _require_place(source, place) / (name or "")
-        data = npz.load_npz(file, split=split)
+        data = npz.load_npz(_require_place(source, place) / (name or ""), split=split)
+    if select is not None and source != "folder":
+        data = images.keep(data, select(data.labels))
     data = _fit(data, source, image_size, channels)
     check_classes(data, f"{source} data, split {split!r},")
     return data
@@ -125,5 +132,5 @@ def _fit(
         )
     if image_size is None:
         return data
-    images = pictures.resize_images(data.images, image_size)
-    return dataclasses.replace(data, images=images)
+    resized = pictures.resize_images(data.images, image_size)
+    return dataclasses.replace(data, images=resized)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, format_advice
 
 FORMAT = "adarts-splits/1"
+
+_NOT_SPLITS = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +55,23 @@ class SearchSplits:
                 "they must be disjoint"
             )
 
+    @property
+    def used(self) -> np.ndarray:
+        """Indices of both splits, ascending."""
+        return np.union1d(self.weight_indices, self.architecture_indices)
+
+    def check_size(self, num_examples: int) -> None:
+        """Check that these are splits of a training set of that size.
+
+        Raises:
+          UserError: they are of another one.
+        """
+        if num_examples != self.num_examples:
+            raise UserError(
+                f"the run started with other images ({self.num_examples}, now "
+                f"{num_examples}); bring them back, or start a new run"
+            )
+
     def save(self, path: Path) -> None:
         """Write the splits as JSON; the same splits give the same bytes."""
         record = {
@@ -80,7 +99,8 @@ class SearchSplits:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["format"] != FORMAT:
                 raise UserError(
-                    f"{str(path)!r} has format {record['format']!r}, not {FORMAT!r}"
+                    f"{str(path)!r} has format {record['format']!r}, not {FORMAT!r}: "
+                    f"{format_advice(record['format'], FORMAT)}"
                 )
             return cls(
                 num_examples=int(record["num_examples"]),
@@ -89,10 +109,11 @@ class SearchSplits:
             )
         except UserError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+        except _NOT_SPLITS as error:
             raise UserError(
                 f"{str(path)!r} is not a file of search splits "
-                f"({type(error).__name__}); start the run again to write a new one"
+                f"({type(error).__name__}); delete it, and --resume divides the images "
+                "as the config says"
             ) from error
 
 
@@ -147,6 +168,11 @@ def search_splits(
         # RandomState: NumPy promises never to change what it draws.
         order = np.random.RandomState(seed).permutation(order)
     boundary = int(weight_fraction * used)
+    if not boundary:
+        raise UserError(
+            f"weight_fraction={weight_fraction} of {used} images leaves none for the "
+            "weights, but each split needs some; make it larger, or use more images"
+        )
     return SearchSplits(
         num_examples=num_examples,
         weight_indices=np.sort(order[:boundary]),
@@ -169,7 +195,7 @@ def hold_out(
       Indices to train on and indices held out, int32, ascending, disjoint.
 
     Raises:
-      UserError: a limit that is more than there is.
+      UserError: a limit that is more than there is, or nothing to train on.
     """
     if limit is not None and not 2 <= limit <= num_examples:
         raise UserError(
@@ -179,6 +205,11 @@ def hold_out(
     order = np.random.RandomState(seed).permutation(num_examples).astype(np.int32)
     used = num_examples if limit is None else limit
     held_out = max(1, round(fraction * used)) if fraction else 0
+    if held_out >= used:
+        raise UserError(
+            f"held_out_fraction={fraction} of {used} images leaves none to train on; "
+            "make it smaller"
+        )
     kept, held = order[held_out:used], order[:held_out]
     return np.sort(kept), np.sort(held)
 

@@ -83,7 +83,7 @@ class GroupedEdges(nn.Module):
         x = flow.enter(self.wave, states)
         factors = self._factors(weights, x.shape[-1])
         if self.group_place == "before":
-            x = x * factors
+            x = (x * factors).astype(x.dtype)
         y = self._mixed()(x, jnp.repeat(op, self.conv_groups, axis=0), train=train)
         if self.group_place == "after":
             y = y * factors

@@ -56,10 +56,11 @@ class MixedOp(nn.Module):
             else:
                 total = total + y[0] * spread(weights[stack.columns[0]])
         if not outputs:
-            return total
+            return total.astype(x.dtype)
         columns = normalized_columns(self.primitives, self.stride)
         scale = jnp.stack([weights[column] for column in columns])
-        return total + NormalizedSum(name="bn")(tuple(outputs), scale, train=train)
+        normalized = NormalizedSum(name="bn")(tuple(outputs), scale, train=train)
+        return (total + normalized).astype(x.dtype)
 
 
 def normalized_columns(primitives: tuple[str, ...], stride: int) -> tuple[int, ...]:

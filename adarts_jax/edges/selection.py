@@ -72,5 +72,5 @@ def _multiply(
 ) -> Images:
     # One axis of pixels: the gradient of a product over three of them is transposed.
     pixels = x.reshape(-1, x.shape[-1])
-    y = jnp.matmul(pixels, matrix, precision=precision)
+    y = jnp.matmul(pixels, matrix.astype(x.dtype), precision=precision)
     return y.reshape(*x.shape[:-1], -1)

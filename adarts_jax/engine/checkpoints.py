@@ -5,8 +5,14 @@ one vector of bytes: saving 3000 arrays one by one takes seconds of a CPU, packe
 tenth of one. Whole arrays on one host are assumed.
 """
 
+import contextlib
+import dataclasses
+import errno
 import logging
+import os
+import re
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, format_advice
 
 FORMAT = "adarts-checkpoint/1"
 KEEP = 3
@@ -32,12 +38,16 @@ class Checkpoints:
     A context: leaving it waits until everything is written.
     """
 
-    def __init__(self, directory: Path, *, keep: int = KEEP):
+    def __init__(self, directory: Path, *, period: int = 1, keep: int = KEEP):
         """Open a directory of checkpoints.
 
         Args:
           directory: made if missing.
+          period: besides, the newest one whose step is a multiple of it is kept.
           keep: how many of the newest are kept.
+
+        Raises:
+          OSError: the directory cannot be made.
         """
         import orbax.checkpoint as ocp
 
@@ -46,7 +56,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True
+                preservation_policy=_Preserved(keep, period),
+                cleanup_tmp_directories=True,
             ),
         )
 
@@ -60,14 +71,23 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish writing."""
-        self._manager.close()
+        """Finish writing.
+
+        Raises:
+          OSError: see `wait`; not if another error is on its way, which tells more.
+        """
+        is_first = kind is None
+        quiet = contextlib.nullcontext() if is_first else contextlib.suppress(Exception)
+        with quiet, _disk_faults():
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Return the step numbers of all checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, tree: PyTree) -> None:
+    def save(
+        self, step: int, tree: PyTree, *, notes: Mapping[str, Any] | None = None
+    ) -> None:
         """Save a state; writing goes on in the background.
 
         The arrays are copied first and may be given away (donated) at once. A step
@@ -76,8 +96,10 @@ class Checkpoints:
         Args:
           step: number of steps done, higher than any saved before.
           tree: any pytree of arrays.
+          notes: what else belongs to the state, as JSON knows it.
 
         Raises:
+          OSError: this or the save before could not be written.
           RuntimeError: Orbax refused.
         """
         if step in self.steps():
@@ -88,18 +110,37 @@ class Checkpoints:
             "leaves": _describe(tree),
             "bytes": packed.size,
             "crc32": zlib.crc32(packed.data),
+            "notes": dict(notes or {}),
         }
         args = self._orbax.args
         items = args.Composite(
             state=args.StandardSave({"packed": packed}), meta=args.JsonSave(meta)
         )
-        saved = self._manager.save(step, args=items)
+        with _disk_faults():
+            saved = self._manager.save(step, args=items)
         if not saved:
             raise RuntimeError(f"Orbax did not save step {step}")
 
     def wait(self) -> None:
-        """Wait until everything is written."""
-        self._manager.wait_until_finished()
+        """Wait until everything is written.
+
+        Raises:
+          OSError: it could not be.
+        """
+        with _disk_faults():
+            self._manager.wait_until_finished()
+
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps."""
+        self.wait()
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """Return what was noted with a checkpoint that can be restored."""
+        meta = self._load(step, meta=self._orbax.args.JsonRestore())["meta"]
+        return meta.get("notes", {})
 
     def restore(self, template: PyTree) -> tuple[int, PyTree]:
         """Load the newest intact checkpoint.
@@ -126,7 +167,7 @@ class Checkpoints:
         damaged = []
         for step in reversed(steps):
             try:
-                tree = self._read(step, template)
+                packed = self._read(step, template)
             except UserError:
                 raise
             except _DAMAGE as error:
@@ -138,13 +179,13 @@ class Checkpoints:
                 self._manager.delete(bad)
             if damaged:
                 _logger.warning("continuing from step %d instead", step)
-            return step, tree
+            return step, _unpack(packed, template)
         raise UserError(
             f"all {len(steps)} checkpoints in {str(self._directory)!r} are damaged; "
             "restore the directory from a copy, or start again with --overwrite"
         )
 
-    def _read(self, step: int, template: PyTree) -> PyTree:
+    def _read(self, step: int, template: PyTree) -> np.ndarray:
         args = self._orbax.args
         meta = self._load(step, meta=args.JsonRestore())["meta"]
         _check_meta(meta, template, step)
@@ -152,11 +193,42 @@ class Checkpoints:
         packed = self._load(step, state=args.StandardRestore(empty))["state"]["packed"]
         if zlib.crc32(packed.data) != meta["crc32"]:
             raise ValueError("checksum differs")
-        return _unpack(packed, template)
+        return packed
 
     def _load(self, step: int, **items: Any) -> Any:
         args = self._orbax.args.Composite(**items)
         return self._manager.restore(step, args=args)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Preserved:
+    """Which checkpoints stay: a preservation policy of Orbax."""
+
+    newest: int
+    period: int
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: Any
+    ) -> Sequence[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        start = max((step for step in steps if step % self.period == 0), default=None)
+        return [step == start or step in steps[-self.newest :] for step in steps]
+
+
+@contextlib.contextmanager
+def _disk_faults() -> Iterator[None]:
+    """Turn what the writer below Orbax says about a disk into OSError."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        if not re.match("[A-Z_]+: ", text):  # the name of a status
+            raise
+        found = re.search(r"os_error_code='(\d+)'", text)
+        number = int(found[1]) if found else errno.EIO
+        reason = os.strerror(number) if found else text[:200]
+        raise OSError(number, reason) from error
 
 
 def _describe(tree: PyTree) -> list[list[Any]]:
@@ -191,7 +263,7 @@ def _check_meta(meta: dict[str, Any], template: PyTree, step: int) -> None:
     if meta["format"] != FORMAT:
         raise UserError(
             f"checkpoint of step {step} has format {meta['format']!r}, this version "
-            f"reads {FORMAT!r}; start a new run"
+            f"reads {FORMAT!r}: {format_advice(meta['format'], FORMAT)}"
         )
     saved = {path: (dtype, shape) for path, dtype, shape in meta["leaves"]}
     wanted = {path: (dtype, shape) for path, dtype, shape in _describe(template)}

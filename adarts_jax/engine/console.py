@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 LINE_INTERVAL = 10.0  # seconds between lines where there is no terminal
+COMPILING = "compiling (quick if an earlier run left it in the cache)"
 
 
 class Console:
@@ -77,11 +78,13 @@ class Console:
         if self._quiet:
             return
         self._last_line = time.monotonic()
-        if self._bar is not None:
-            self._bar.console.print(message, markup=False, highlight=False)
-        else:
-            self._stream.write(message + "\n")
-            self._stream.flush()
+        # A run of hours goes on when nobody can read (a closed pipe, a full disk).
+        with contextlib.suppress(OSError):
+            if self._bar is not None:
+                self._bar.console.print(message, markup=False, highlight=False)
+            else:
+                self._stream.write(message + "\n")
+                self._stream.flush()
 
     def __enter__(self) -> Self:
         """Return itself."""

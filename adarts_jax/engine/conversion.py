@@ -12,7 +12,7 @@ import numpy as np
 from adarts_jax import torch_weights
 from adarts_jax.data import augment
 from adarts_jax.engine import files
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 from adarts_jax.model_directory import SPEC_FILE, Model
 from adarts_jax.model_spec import ModelSpec
 from adarts_jax.space.genotype import Genotype
@@ -88,6 +88,11 @@ def build_model(
         ``images`` do not go with it.
     """
     size = infer_size(state_dict)
+    if wrong := [shorten(k) for k, x in state_dict.items() if not np.isfinite(x).all()]:
+        raise UserError(
+            f"{str(source)!r} has weights that are not finite "
+            f"({', '.join(wrong[:5])}); use a checkpoint from before that"
+        )
     spec = _make_spec(size, genotype, images, _provenance(state_dict, source))
     try:
         variables = torch_weights.derived_variables(

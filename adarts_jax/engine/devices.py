@@ -130,8 +130,9 @@ def memory_advice(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, MemoryError)
+        if not is_memory and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         device = jax.devices()[0].device_kind
         raise UserError(

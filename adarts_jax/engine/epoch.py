@@ -6,7 +6,7 @@ a step does with its batch.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 Batch = tuple[Float[Array, "batch height width channel"], Int[Array, " batch"]]
-Transform = Callable[[PRNGKeyArray, Array], Array]
+Transform = Callable[..., Array]  # of a key and pixels
 
-# Purposes of random numbers, folded into the root key.
-_ORDER, _STEPS = 0, 1
+# Purposes of random numbers, folded into the root key; 2 and 3 draw the first state.
+_ORDER, _STEPS, _ROLLBACKS = 0, 1, 4
 
 
 @struct.dataclass
@@ -35,6 +35,9 @@ class EpochData:
     labels: PyTree
     weight_indices: PyTree
     key: PyTree
+
+
+Data = TypeVar("Data", bound=EpochData)
 
 
 @struct.dataclass
@@ -100,6 +103,19 @@ def draw_order(
     shuffled = jax.random.permutation(key, data.weight_indices)
     steps, size = batching.steps_per_epoch, batching.batch_size
     return shuffled[: steps * size].reshape(steps, size)
+
+
+def redrawn(data: Data, rollbacks: int) -> Data:
+    """Return data with other random numbers for each time a run has gone back."""
+    if not rollbacks:
+        return data
+
+    def redraw(key: PRNGKeyArray) -> PRNGKeyArray:
+        return jax.random.fold_in(jax.random.fold_in(key, _ROLLBACKS), rollbacks)
+
+    # (search,) where there are several
+    key = jax.vmap(redraw)(data.key) if data.key.ndim else redraw(data.key)
+    return dataclasses.replace(data, key=key)
 
 
 def step_key(data: EpochData, number: Int[Array, ""]) -> PRNGKeyArray:

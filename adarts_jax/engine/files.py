@@ -1,10 +1,12 @@
-"""Writing files so that a crash leaves either the old content or the new."""
+"""Files of a run: written so that a crash leaves either the old content or the new."""
 
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from adarts_jax.errors import UserError
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -32,3 +34,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file, indented for people."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(
+    path: Path, way_out: str = "bring it back from a copy, or start a new run"
+) -> dict[str, Any]:
+    """Read a JSON object that a run wrote.
+
+    Args:
+      path: the file.
+      way_out: what to do if it is damaged.
+
+    Raises:
+      UserError: it cannot be read, or is something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {str(path)!r}: {error}; {way_out}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{str(path)!r} does not hold a JSON object; {way_out}")
+    return value

@@ -71,9 +71,7 @@ def select(
       Interrupted: a signal came; what is done is saved.
       Diverged: a training did.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the folder of the selection to continue")
-    place = Path(out or run_directory.default_place(recipe or "select"))
+    place = run_directory.choose_place(out, recipe or "select", resume=resume)
     saved = config.model_dump(mode="json")
     check_folder(place, saved, resume=resume, overwrite=overwrite)
     if resume:
@@ -199,7 +197,7 @@ def _read(text: str, unnamed: str) -> list[tuple[str, Genotype]]:
 
 def _read_candidates(run: RunDirectory) -> dict[str, Genotype]:
     """Return the genotypes a selection began with, wherever they are now."""
-    kept = run_directory.read_json(run.candidates)
+    kept = files.read_json(run.candidates)
     return {name: Genotype.from_dict(value) for name, value in kept.items()}
 
 
@@ -218,7 +216,7 @@ def _train_all(
             place = run.training(name, seed)
             done += 1
             if place.summary.is_file():
-                found[name].append(run_directory.read_json(place.summary))
+                found[name].append(files.read_json(place.summary))
                 continue
             console.say(f"training {done} of {total}: {name}, seed {seed}")
             can_resume = any(place.checkpoints.glob("[0-9]*"))

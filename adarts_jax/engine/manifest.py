@@ -2,7 +2,6 @@
 
 import getpass
 import importlib.metadata
-import json
 import platform
 import re
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adarts_jax.engine import devices, files
+from adarts_jax.errors import UserError, format_advice
 
 FORMAT = "adarts-manifest/1"
 PACKAGES = (
@@ -54,12 +54,24 @@ def add_session(
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return a manifest, None where there is none that can be read."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        return manifest if isinstance(manifest["sessions"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    """Return a manifest, None where there is none.
+
+    Raises:
+      UserError: it is damaged, or of another format.
+    """
+    if not path.is_file():
         return None
+    way_out = "delete it to continue without the history of the run"
+    manifest = files.read_json(path, way_out)
+    found = manifest.get("format")
+    if found != FORMAT:
+        raise UserError(
+            f"{str(path)!r} has format {found!r:.60}, this version reads {FORMAT!r}: "
+            f"{format_advice(found, FORMAT)}"
+        )
+    if not isinstance(manifest.get("sessions"), list):
+        raise UserError(f"{str(path)!r} lists no sessions; {way_out}")
+    return manifest
 
 
 def _versions() -> dict[str, str]:

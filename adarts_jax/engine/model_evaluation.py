@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from adarts_jax.config_types import check_path
 from adarts_jax.data import images, sources
 from adarts_jax.data.images import ImageData
 from adarts_jax.engine import devices, evaluation
 from adarts_jax.engine.evaluation import Confusion, HostLogits, Normalization, Scores
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 from adarts_jax.model_directory import Model
 from adarts_jax.model_spec import ModelSpec
 
@@ -211,4 +212,12 @@ def _trained_on(spec: ModelSpec) -> Mapping[str, Any]:
     about = spec.provenance.get("data")
     known = {"source": str, "name": str, "image_size": int}
     about = about if isinstance(about, Mapping) else {}
-    return {k: about[k] for k, kind in known.items() if isinstance(about.get(k), kind)}
+    found = {k: about[k] for k, kind in known.items() if type(about.get(k)) is kind}
+    try:
+        check_path(found.get("name", "unnamed"))
+    except ValueError as error:
+        raise UserError(
+            f"model.json: the name of its data, {shorten(found['name'])!r}, {error}; "
+            "or say --data.source and --data.name"
+        ) from None
+    return found

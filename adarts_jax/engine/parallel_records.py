@@ -24,10 +24,9 @@ Record = Mapping[str, Any]
 
 
 def begin(run: RunDirectory, config: SearchConfig, start: Start) -> None:
-    """Write the config and the splits of the run and of each of its searches."""
+    """Write the splits of each search, and of several the configs too."""
     places = parallel_searches.places(run, config)
     singles = parallel_searches.single_configs(config)
-    files.write_json(run.config, config.model_dump(mode="json"))
     for place, single, splits in zip(places, singles, start.splits, strict=True):
         place.path.mkdir(parents=True, exist_ok=True)
         files.replace(place.splits, splits.save)

@@ -5,6 +5,7 @@ images and learning rates are shared. A single search has no such axis, so every
 here leaves it as it is.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from adarts_jax.config import SearchConfig
+from adarts_jax.data import augment
+from adarts_jax.data.images import ImageData
+from adarts_jax.data.splits import SearchSplits
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.engine.search_epoch import SearchData
 
@@ -26,6 +30,7 @@ OWN_DATA = SearchData(
     architecture_indices=0,
     key=0,
     seed=0,
+    statistics=0,
 )
 
 
@@ -64,6 +69,32 @@ def own_seeds(config: SearchConfig) -> np.ndarray | None:
     if config.num_searches == 1:
         return None
     return np.array([single.seed for single in single_configs(config)], np.uint32)
+
+
+def union(splits: Sequence[SearchSplits]) -> np.ndarray:
+    """Return the indices of the images of all splits, ascending."""
+    return functools.reduce(np.union1d, [parts.used for parts in splits])
+
+
+def own_statistics(
+    config: SearchConfig, data: ImageData, splits: Sequence[SearchSplits]
+) -> np.ndarray | None:
+    """Return mean and deviation of every search, where searches differ in images.
+
+    Args:
+      config: of the run.
+      data: the images of all splits.
+      splits: of every search.
+
+    Returns:
+      float32 (search, 2, channel); None where all searches have the same.
+    """
+    used = union(splits)
+    is_same = all(len(parts.used) == len(used) for parts in splits)
+    if is_same or config.data.normalization != "dataset":
+        return None
+    own = [data.images[np.searchsorted(used, parts.used)] for parts in splits]
+    return np.array([augment.channel_statistics(images) for images in own], np.float32)
 
 
 def vectorize(

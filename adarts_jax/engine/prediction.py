@@ -133,6 +133,8 @@ def _read_pictures(
 
 
 def _read_array(path: Path, spec: ModelSpec) -> Unlabelled:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{str(path)!r} is no ordinary file; give an .npy file")
     try:
         with path.open("rb") as file:
             if file.read(len(_NUMPY_MAGIC)) != _NUMPY_MAGIC:
@@ -141,12 +143,17 @@ def _read_array(path: Path, spec: ModelSpec) -> Unlabelled:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"cannot read {str(path)!r}: {reason}") from error
+        raise UserError(
+            f"cannot read {str(path)!r}: {reason}; give a folder or another file"
+        ) from error
     except UserError:
         raise
     except (ValueError, EOFError, SyntaxError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{str(path)!r} is damaged or cut short: {reason}") from error
+        raise UserError(
+            f"{str(path)!r} is damaged or cut short: {reason}; write it again with "
+            "numpy.save"
+        ) from error
     _check_array(images, path, spec)
     return Unlabelled(images, tuple(f"{path.name}[{i}]" for i in range(len(images))))
 
@@ -171,7 +178,10 @@ def _check_array(images: np.ndarray, path: Path, spec: ModelSpec) -> None:
     for index, image in enumerate(images):
         peak = float(np.abs(image).max())
         if not np.isfinite(peak):
-            raise UserError(f"{what}: image {index} has values that are not finite")
+            raise UserError(
+                f"{what}: image {index} has values that are not finite; correct or "
+                "remove it"
+            )
         largest = max(largest, peak)
     if largest > _UNUSUAL_VALUE:
         _logger.warning(

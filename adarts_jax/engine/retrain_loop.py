@@ -15,6 +15,7 @@ import jax
 from adarts_jax.data.images import ImageData
 from adarts_jax.engine import (
     devices,
+    epoch,
     evaluation,
     files,
     metrics,
@@ -23,13 +24,13 @@ from adarts_jax.engine import (
     retrain_setup,
     run_directory,
 )
-from adarts_jax.engine.console import Console
+from adarts_jax.engine.console import COMPILING, Console
 from adarts_jax.engine.epoch import EpochData, Training
 from adarts_jax.engine.evaluation import Evaluator
 from adarts_jax.engine.retrain_program import RetrainProgram
 from adarts_jax.engine.retrain_setup import Start
-from adarts_jax.engine.session import Session, Work, open_session
-from adarts_jax.errors import UserError
+from adarts_jax.engine.session import Session, open_session
+from adarts_jax.engine.work import Work
 from adarts_jax.model_directory import save_model
 from adarts_jax.retrain_config import RetrainConfig
 from adarts_jax.training.retrain_step import QUANTITIES
@@ -83,10 +84,8 @@ def retrain(
       Interrupted: a signal came; the state is saved.
       Diverged: the loss is not finite; the last good state is saved.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the directory of the run to continue")
-    default = run_directory.default_place(recipe or "retrain_digits")
-    place = default if out is None else Path(out)
+    recipe = recipe or "retrain_digits"
+    place = run_directory.choose_place(out, recipe, resume=resume)
     config = retrain_setup.resolve_genotype(config)
     start = retrain_setup.prepare(config, place, resume=resume, overwrite=overwrite)
     problem = retrain_program.make_problem(config, start)
@@ -98,23 +97,25 @@ def retrain(
         epochs=config.epochs,
         steps_per_epoch=problem.batching.steps_per_epoch,
     ) as session:
-        is_saved = bool(session.checkpoints.steps())
+        is_saved = resume and bool(session.checkpoints.steps())
         if not is_saved:
-            _write_start(session, config, start)
-        data = retrain_program.put_data(start, key)
+            files.write_json(session.directory.config, config.model_dump(mode="json"))
+        _write_start(session, start)
         tested = retrain_program.tested_data(start)
         with devices.memory_advice(
             f"make batch_size (now {config.batch_size}) or network.init_channels (now "
-            f"{config.network.init_channels}) smaller, or set network.remat = true"
+            f"{config.network.init_channels}) smaller, or set network.remat = true or "
+            f"network.precision = bfloat16 (now {config.network.precision})"
         ):
+            data = retrain_program.put_data(start, key)
             if is_saved:
                 shapes = retrain_program.state_shapes(problem)
                 training, step = session.restore(shapes)
             else:
                 training, step = retrain_program.first_state(problem, key), 0
-                session.checkpoints.save(0, training)  # a crash can come at once
+                session.save(training, 0)  # a crash can come at once
             if not session.is_complete(step):
-                session.announce_compiling()
+                session.console.say(COMPILING)
                 program = retrain_program.compile_retrain(problem, training, data)
                 evaluator = retrain_program.compile_test(
                     problem,
@@ -167,8 +168,10 @@ def make_work(
         return values
 
     return Work(
-        begin=lambda number: program.advance(
-            data, number, retrain_setup.epoch_pace(config, number)
+        begin=lambda number, rollbacks: program.advance(
+            epoch.redrawn(data, rollbacks),
+            number,
+            retrain_setup.epoch_pace(config, number),
         ),
         describe=lambda number: f"epoch {number}",
         measure=measure,
@@ -179,6 +182,7 @@ def make_work(
             f"a smaller weights.learning_rate (now {config.weights.learning_rate}) or "
             f"weights.gradient_clip (now {config.weights.gradient_clip})"
         ),
+        goes_back=config.on_nan == "rollback",
     )
 
 
@@ -226,10 +230,9 @@ def _keep_selected(
         save_model(session.directory.model_selected, spec, variables)
 
 
-def _write_start(session: Session, config: RetrainConfig, start: Start) -> None:
+def _write_start(session: Session, start: Start) -> None:
     """Write what is known before the first step."""
     directory = session.directory
-    files.write_json(directory.config, config.model_dump(mode="json"))
     files.write_text(directory.genotype, start.network.genotype.to_json())
     parts = {
         "format": "adarts-splits/1",
@@ -247,12 +250,12 @@ def _finish(
     # Loads matplotlib, which a run needs only when it ends.
     from adarts_jax.report import page
 
-    session.checkpoints.wait()
+    session.settle()
     directory, records = session.directory, session.log.records()
     variables = jax.device_get(training.state.tested_variables)
     spec = retrain_records.model_spec(config, start, epoch=config.epochs - 1)
     save_model(directory.model, spec, variables)
     summary = retrain_records.summary(config, records, variables)
     files.write_json(directory.summary, summary)
-    page.report_run(directory.path)
+    page.report_run(directory.path, result=start.network.genotype)
     return RetrainResult(summary, tuple(records), directory.path)

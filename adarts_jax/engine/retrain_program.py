@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from adarts_jax.bilevel.optimizers import make_optimizers
 from adarts_jax.data import augment, photos
-from adarts_jax.data.images import ImageData
+from adarts_jax.data.images import ImageData, center_crop
 from adarts_jax.engine import devices, epoch, evaluation, retrain_epoch
 from adarts_jax.engine.epoch import Batching, EpochData, Training
 from adarts_jax.engine.evaluation import Evaluator, Normalization
@@ -255,15 +255,8 @@ def tested_data(start: Start) -> dict[str, ImageData]:
         )
     if start.test is not None:
         found["test"] = start.test
-    return {name: _centre(data, start.image_shape) for name, data in found.items()}
-
-
-def _centre(data: ImageData, shape: tuple[int, int, int]) -> ImageData:
-    top, left = (
-        (a - b) // 2 for a, b in zip(data.image_shape, shape[:2], strict=False)
-    )
-    images = data.images[:, top : top + shape[0], left : left + shape[1]]
-    return dataclasses.replace(data, images=images)
+    size = start.image_shape[:2]
+    return {name: center_crop(data, size) for name, data in found.items()}
 
 
 def _training(problem: Problem, variables: PyTree) -> Training:

@@ -10,7 +10,7 @@ import numpy as np
 from adarts_jax.bilevel import schedules
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
-from adarts_jax.engine import run_data
+from adarts_jax.engine import determinism, run_data
 from adarts_jax.engine.retrain_epoch import RetrainPace
 from adarts_jax.engine.run_data import Statistics
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
@@ -74,7 +74,9 @@ def prepare(
     Raises:
       UserError: whatever does not go together.
     """
-    check_place(place, resume=resume, overwrite=overwrite, must_be_saved=False)
+    check_place(place, resume=resume, overwrite=overwrite)
+    if config.deterministic:
+        determinism.require_determinism()
     run = RunDirectory(place)
     if resume:
         saved = config.model_dump(mode="json")

@@ -5,7 +5,7 @@ from typing import Any
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.data import augment, images, sources
-from adarts_jax.data.images import ImageData
+from adarts_jax.data.images import ImageData, Select
 from adarts_jax.engine import manifest
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.errors import UserError
@@ -13,24 +13,42 @@ from adarts_jax.retrain_config import RetrainConfig
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-# Data may move between two parts of a run; its contents are compared.
-MAY_DIFFER = ("data.data_dir",)
+# Data may move between two parts of a run; its contents are compared. What happens to
+# a loss that is not finite changes nothing before there is one.
+MAY_DIFFER = ("data.data_dir", "on_nan")
 
 
-def load_images(config: SearchConfig | RetrainConfig, split: str) -> ImageData:
+def load_images(
+    config: SearchConfig | RetrainConfig, split: str, *, select: Select | None = None
+) -> ImageData:
     """Load a split of the data a config describes.
 
+    Args:
+      config: of the run.
+      split: name.
+      select: see `sources.load`.
+
     Raises:
-      UserError: no such data.
+      UserError: no such data, or images too small for their augmentation.
     """
-    return sources.load(
+    data = sources.load(
         config.data.source,
         split=split,
         data_dir=config.data.data_dir,
         name=config.data.name,
         image_size=config.data.image_size,
         channels=config.data.channels,
+        select=select,
     )
+    height, width, _ = data.image_shape
+    sizes = {"pad": config.data.pad, "cutout_size": config.data.cutout_size}
+    for name, size in sizes.items():
+        if size > max(height, width):
+            raise UserError(
+                f"data.{name} = {size} is larger than the images of {height}x{width} "
+                "pixels; make it smaller"
+            )
+    return data
 
 
 def channel_statistics(normalization: str, data: ImageData) -> Statistics:

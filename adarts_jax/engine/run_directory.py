@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from adarts_jax.engine import files, manifest
+from adarts_jax.engine.disk_faults import disk_advice
 from adarts_jax.errors import UserError
 
 try:
@@ -29,6 +31,8 @@ _OWN = (
     *("selection.json", "table.txt", "searches"),
     *("*.svg", "*.png", ".*.tmp"),
 )
+# What is there before config.json.
+_BEGUN = ("checkpoints", ".*.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +41,29 @@ class RunDirectory:
 
     Attributes:
       path: the directory.
+      handle: of the open directory, while this process has claimed it.
     """
 
     path: Path
+    handle: int | None = dataclasses.field(default=None, compare=False)
+
+    def check_present(self) -> None:
+        """Check that the directory is still the one that was claimed.
+
+        Raises:
+          UserError: it was deleted, moved or replaced.
+        """
+        if self.handle is None:
+            return
+        try:
+            is_same = os.path.samestat(os.stat(self.path), os.fstat(self.handle))
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise UserError(
+                f"run directory {str(self.path)!r} was deleted or moved while running; "
+                "move it back and continue with --resume, or start again"
+            )
 
     @property
     def config(self) -> Path:
@@ -114,21 +138,35 @@ def default_place(recipe: str) -> Path:
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{recipe or 'digits'}"
 
 
-def check_place(
-    place: Path, *, resume: bool, overwrite: bool, must_be_saved: bool = True
-) -> None:
+def choose_place(out: Path | str | None, recipe: str, *, resume: bool) -> Path:
+    """Return the run directory that is asked for, or one named after date and recipe.
+
+    Args:
+      out: as the user gave it.
+      recipe: name for the default.
+      resume: a run is to be continued.
+
+    Raises:
+      UserError: nobody said which run to continue.
+    """
+    if out is not None:
+        return Path(out)
+    if resume:
+        raise UserError("--resume needs --out, the directory of the run to continue")
+    return default_place(recipe)
+
+
+def check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
     """Check, before any work, that a run may start in a directory.
 
     Args:
       place: run directory.
-      resume: the run there is to be continued.
+      resume: the run there is to be continued, or started anew if nothing was saved.
       overwrite: the run there is to be replaced.
-      must_be_saved: whether there must be a checkpoint to resume from; else a run that
-        was stopped before the first one starts anew.
 
     Raises:
       UserError: the directory exists and neither flag is given, there is nothing to
-        resume, or what would be overwritten is not a run.
+        resume or a newer version wrote it, or what would be overwritten is no run.
     """
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other; give one")
@@ -139,29 +177,31 @@ def check_place(
                 f"--resume: no run in {shown} (no config.json); start it without "
                 "--resume, or name its directory with --out"
             )
-        saved = RunDirectory(place).checkpoints.glob("*")
-        is_saved = any(entry.name.isdigit() for entry in saved)  # else half written
-        if must_be_saved and not is_saved:
-            raise UserError(
-                f"--resume: nothing was saved yet in {shown}; start again with "
-                "--overwrite"
-            )
+        manifest.read(RunDirectory(place).manifest)  # refuses other formats
         return
     if not os.path.lexists(place):
         return
     if not place.is_dir():
         raise UserError(f"{shown} is a file, not a directory; choose another --out")
     if not overwrite:
-        raise UserError(
-            f"{shown} exists; use --resume to continue the run in it, --overwrite to "
-            "replace it, or another --out"
-        )
+        _check_unused(place)
     own = {entry for pattern in _OWN for entry in place.glob(pattern)}
     foreign = sorted(entry.name for entry in place.iterdir() if entry not in own)
     if foreign and not RunDirectory(place).config.is_file():
         raise UserError(
             f"--overwrite: {shown} is no run directory (it holds {foreign[0]!r}); "
             "choose another --out"
+        )
+
+
+def _check_unused(place: Path) -> None:
+    """Check that nothing is in a directory but what a run leaves that never began."""
+    begun = {entry for pattern in _BEGUN for entry in place.glob(pattern)}
+    is_used = set(place.iterdir()) - begun or any(place.glob("checkpoints/*"))
+    if is_used or not begun:
+        raise UserError(
+            f"{str(place)!r} exists; use --resume to continue the run in it, "
+            "--overwrite to replace it, or another --out"
         )
 
 
@@ -178,7 +218,7 @@ def check_config(
     Raises:
       UserError: a field differs; the message shows saved and asked values.
     """
-    old, new = dict(_flat(read_json(run.config))), dict(_flat(config))
+    old, new = dict(_flat(files.read_json(run.config))), dict(_flat(config))
     changes = [
         f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
@@ -189,21 +229,6 @@ def check_config(
             f"--resume: the run in {str(run.path)!r} has another config ("
             f"{', '.join(changes)}); leave these options out, or start a new run"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run wrote.
-
-    Raises:
-      UserError: it cannot be read, or is something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {str(path)!r}: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{str(path)!r} does not hold a JSON object")
-    return value
 
 
 @contextlib.contextmanager
@@ -217,7 +242,7 @@ def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
       overwrite: delete the files of a former run, and no others.
 
     Raises:
-      UserError: the directory cannot be made, or another process has it.
+      UserError: the directory cannot be made or used, or another process has it.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -225,11 +250,15 @@ def claim(place: Path, *, overwrite: bool = False) -> Iterator[RunDirectory]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(f"cannot make directory {str(place)!r}: {reason}") from error
+    run = RunDirectory(place, handle)
     try:
-        _lock(handle, place)
-        if overwrite:
-            _delete_run(place)
-        yield RunDirectory(place)
+        with disk_advice(place, run.check_present):
+            _lock(handle, place)
+            if overwrite:
+                _delete_run(place)
+            for half_written in place.rglob(".*.tmp"):  # by a process that was killed
+                half_written.unlink(missing_ok=True)
+            yield run
     finally:
         os.close(handle)
 

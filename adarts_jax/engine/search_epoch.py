@@ -4,8 +4,9 @@ A step has two phases, the update of the architecture and that of the weights, s
 `Phase`. Pure functions on device arrays; no files, clocks or networks.
 """
 
+import dataclasses
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,12 @@ from adarts_jax.engine.epoch import (
     EpochData,
     Training,
     add_values,
+    draw_order,
     make_batch,
     step_key,
 )
 
+_ARCHITECTURE_ORDER = 5  # purpose of a key, next to those of all other modules
 NUM_PHASES = 2  # rows of the sums; a step of second order has more phases
 FIRST_ORDER = (ARCHITECTURE, WEIGHT)
 
@@ -54,12 +57,27 @@ class SearchData(EpochData):
 
     Attributes:
       architecture_indices: int32, examples of the architecture split.
-      seed: uint32 scalar, where several searches draw in their passes, each with its
-        own seed; else None, and that of the only one is part of the program.
+      seed: uint32 scalar, where several searches draw in their passes; else None, and
+        that of the only one is part of the program.
+      statistics: mean and deviation per channel, float32 (2, channel), where several
+        searches differ in them; else None.
     """
 
     architecture_indices: PyTree
     seed: PyTree = None
+    statistics: PyTree = None
+
+
+class Orders(NamedTuple):
+    """The batches of an epoch, as indices of images.
+
+    Attributes:
+      weight: of the weight split.
+      architecture: of the architecture split; None where every step draws afresh.
+    """
+
+    weight: Int[Array, "step batch"]
+    architecture: Int[Array, "step batch"] | None = None
 
 
 @struct.dataclass
@@ -77,10 +95,30 @@ class Pace:
     update_architecture: PyTree
 
 
+def draw_orders(
+    data: SearchData, epoch: Int[Array, ""], *, batching: Batching, one_pass: bool
+) -> Orders:
+    """Shuffle the weight split for one epoch, and the other one too if asked to.
+
+    Args:
+      data: on the device.
+      epoch: number.
+      batching: how batches are made.
+      one_pass: whether the architecture split is passed through once, as in the
+        published code of Att-DARTS; a split that is too short begins anew.
+    """
+    weight = draw_order(data, epoch, batching=batching)
+    if not one_pass:
+        return Orders(weight)
+    key = jax.random.fold_in(jax.random.fold_in(data.key, _ARCHITECTURE_ORDER), epoch)
+    shuffled = jax.random.permutation(key, data.architecture_indices)
+    return Orders(weight, jnp.resize(shuffled, weight.shape))
+
+
 def train_phase(
     training: Training,
     data: SearchData,
-    order: Int[Array, "step batch"],
+    orders: Orders,
     pace: Pace,
     phase: Int[Array, ""],
     *,
@@ -90,11 +128,11 @@ def train_phase(
 ) -> Training:
     """Make the batch of a phase of the step the state is at, and update with it.
 
-    The weight batch comes in the order of the epoch; the architecture batch is a fresh
-    random one, without repetition inside. Every random number is a function of the
-    root key and the step number, so a resumed run continues exactly. Phases of the
-    second order see the weight batch, the same one as the weight phase, and what they
-    measure counts for the architecture.
+    The weight batch comes in the order of the epoch; so does the architecture batch if
+    there is one, else it is a fresh random one, without repetition inside. Every random
+    number is a function of the root key and the step number, so a resumed run continues
+    exactly. Phases of the second order see the weight batch, the same one as the weight
+    phase, and what they measure counts for the architecture.
 
     References:
       Liu et al., "DARTS", ICLR 2019, algorithm 1; fresh architecture batches as in the
@@ -105,11 +143,18 @@ def train_phase(
     split = jnp.where(phase == ARCHITECTURE, ARCHITECTURE, WEIGHT)
     key = jax.random.fold_in(step_key(data, number), split)
     key, draw = jax.random.split(key)
-    fresh = draw_without_repetition(
-        draw, data.architecture_indices, batching.batch_size
-    )
-    indices = jnp.where(phase == ARCHITECTURE, fresh, order[within])
+    if orders.architecture is not None:
+        other = orders.architecture[within]
+    else:
+        other = draw_without_repetition(
+            draw, data.architecture_indices, batching.batch_size
+        )
+    indices = jnp.where(phase == ARCHITECTURE, other, orders.weight[within])
     own_seed = {} if data.seed is None else {"seed": data.seed}
+    if data.statistics is not None:
+        mean, std = data.statistics
+        transform = partial(batching.transform, mean=mean, std=std)
+        batching = dataclasses.replace(batching, transform=transform)
     state, values = update(
         training.state,
         make_batch(key, data, indices, batching),
@@ -128,7 +173,7 @@ def train_phase(
 def train_steps(
     training: Training,
     data: SearchData,
-    order: Int[Array, "step batch"],
+    orders: Orders,
     pace: Pace,
     times: Int[Array, ""],
     *,
@@ -144,7 +189,7 @@ def train_steps(
         return lax.fori_loop(
             jnp.where(pace.update_architecture, 0, len(phases) - 1),
             len(phases),
-            lambda place, carry: run_phase(carry, data, order, pace, numbers[place]),
+            lambda place, carry: run_phase(carry, data, orders, pace, numbers[place]),
             training,
         )
 

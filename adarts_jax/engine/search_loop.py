@@ -14,6 +14,7 @@ from adarts_jax.bilevel.steps import ARCHITECTURE, QUANTITIES, WEIGHT
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
     devices,
+    epoch,
     files,
     metrics,
     parallel_records,
@@ -23,14 +24,14 @@ from adarts_jax.engine import (
     search_records,
     search_setup,
 )
-from adarts_jax.engine.console import Console
+from adarts_jax.engine.console import COMPILING, Console
 from adarts_jax.engine.epoch import MetricSums, Training
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.engine.search_epoch import SearchData
 from adarts_jax.engine.search_problem import Problem, make_problem
 from adarts_jax.engine.search_program import SearchProgram
-from adarts_jax.engine.session import Session, Work, open_session
-from adarts_jax.errors import UserError
+from adarts_jax.engine.session import Session, open_session
+from adarts_jax.engine.work import Work
 from adarts_jax.space.genotype import Genotype
 
 PHASES = {"weight": WEIGHT, "architecture": ARCHITECTURE}
@@ -69,8 +70,9 @@ def search(
     Args:
       config: of the search.
       out: run directory; None for ``runs/<date>-<recipe>``.
-      resume: continue the run in ``out`` where it stopped; the result is, bit for bit,
-        that of a run that never stopped (same kind and number of devices).
+      resume: continue the run in ``out`` where it stopped, or start it anew if nothing
+        was saved yet; the result is, bit for bit, that of a run that never stopped
+        (same kind and number of devices).
       overwrite: replace the run in ``out``.
       recipe: name of the recipe, for the name of the run directory.
       command: the command line, for the manifest.
@@ -84,9 +86,7 @@ def search(
       Interrupted: a signal came; the state is saved.
       Diverged: the loss is not finite; the last good state is saved.
     """
-    if resume and out is None:
-        raise UserError("--resume needs --out, the directory of the run to continue")
-    place = run_directory.default_place(recipe) if out is None else Path(out)
+    place = run_directory.choose_place(out, recipe, resume=resume)
     start = search_setup.prepare(config, place, resume=resume, overwrite=overwrite)
     problem = make_problem(config, start)
     key = parallel_searches.root_key(config)
@@ -97,18 +97,21 @@ def search(
         epochs=config.epochs,
         steps_per_epoch=problem.batching.steps_per_epoch,
     ) as session:
-        if not resume:
-            parallel_records.begin(session.directory, config, start)
+        is_saved = resume and bool(session.checkpoints.steps())
+        if not is_saved:
+            files.write_json(session.directory.config, config.model_dump(mode="json"))
+        parallel_records.begin(session.directory, config, start)
         seeds = None if problem.seed is None else parallel_searches.own_seeds(config)
-        data = search_program.put_data(start, key, seeds)
         with devices.memory_advice(search_setup.memory_advice(config)):
+            data = search_program.put_data(start, key, seeds)
             traced = search_program.trace_init(problem, key)
-            if resume and problem.trains:
+            if is_saved:
                 training, step = session.restore(traced.out_info)
             else:
                 training, step = devices.compile_quickly(traced)(key), 0
+                session.save(training, 0)  # a crash can come at once
             if problem.trains and not session.is_complete(step):
-                session.announce_compiling()
+                session.console.say(COMPILING)
                 program = search_program.compile_search(problem, training, data)
                 session.note_program(
                     program.program,
@@ -140,8 +143,10 @@ def make_work(
         )
 
     return Work(
-        begin=lambda number: program.advance(
-            data, number, search_setup.epoch_pace(config, number)
+        begin=lambda number, rollbacks: program.advance(
+            epoch.redrawn(data, rollbacks),
+            number,
+            search_setup.epoch_pace(config, number),
         ),
         describe=describe,
         measure=lambda training, number: _measure(
@@ -154,6 +159,7 @@ def make_work(
             f"a smaller weights.learning_rate (now {config.weights.learning_rate}) or "
             f"weights.gradient_clip (now {config.weights.gradient_clip})"
         ),
+        goes_back=config.on_nan == "rollback",
         names=parallel_searches.names(config),
     )
 
@@ -196,10 +202,7 @@ def _finish(
     session: Session, config: SearchConfig, problem: Problem, training: Training
 ) -> SearchResult:
     """Write the results, and last of all the genotype of the run."""
-    # Loads matplotlib, which a run needs only when it ends.
-    from adarts_jax.report import pictures
-
-    session.checkpoints.wait()
+    session.settle()
     run, singles = session.directory, _singles(problem, training)
     results = list(zip(parallel_searches.places(run, config), singles, strict=True))
     if problem.num_searches > 1:
@@ -208,13 +211,7 @@ def _finish(
     genotypes = []
     for place, (arch, _) in results:
         genotypes.append(search_records.current_genotype(arch, problem.method))
-        search_records.write_result(
-            place,
-            arch,
-            problem.method,
-            genotypes[-1],
-            draw=lambda place=place: pictures.draw_run(place.path),
-        )
+        search_records.write_result(place, arch, problem.method, genotypes[-1])
     seeds = [single.seed for single in parallel_searches.single_configs(config)]
     return SearchResult(
         genotypes[-1],

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from adarts_jax.bilevel import random_search, unrolled
@@ -34,12 +35,14 @@ class Problem:
       image_shape: height, width, channels.
       batching: how batches are made.
       hessian: how the second order multiplies; None for the first order.
-      moves_architecture: see ``unrolled_phase``.
+      copies_att_darts: see ``unrolled_phase`` and ``begin_joint_clipping``.
+      one_pass: see ``search_epoch.draw_orders``.
       seed: of networks that draw; None for the others.
       repeat_every: see ``search_phase``.
       architecture_options: what else the first architecture depends on.
       num_searches: side by side.
       trains: whether there is anything to train; not for a mere random genotype.
+      precision: of products, a name JAX knows.
     """
 
     method: Method
@@ -49,12 +52,14 @@ class Problem:
     image_shape: tuple[int, int, int]
     batching: Batching
     hessian: unrolled.Hessian | None = None
-    moves_architecture: bool = False
+    copies_att_darts: bool = False
+    one_pass: bool = False
     seed: int | None = None
     repeat_every: int | None = None
     architecture_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     num_searches: int = 1
     trains: bool = True
+    precision: str = "default"
 
     @property
     def phases(self) -> tuple[int, ...]:
@@ -78,12 +83,12 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
         num_classes=start.data.num_classes,
         channel_divisor=config.network.channel_divisor,
         stem=choose_stem(config.network.stem, image_shape[:2]),
+        dtype=jnp.bfloat16 if config.network.precision == "bfloat16" else jnp.float32,
         options=options,
     )
     hessian: unrolled.Hessian | None = None
     if config.architecture.order == "second":
         hessian = config.architecture.hessian or "finite_difference"
-    copies_att_darts = config.compat.second_order == "att_darts"
     batching = make_batching(config, start)
     return Problem(
         method,
@@ -93,7 +98,8 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
         image_shape,
         batching,
         hessian=hessian,
-        moves_architecture=copies_att_darts,
+        copies_att_darts=config.compat.att_darts,
+        one_pass=config.compat.architecture_batches == "one_pass",
         seed=config.seed if method.draws(options) else None,
         repeat_every=batching.steps_per_epoch if config.compat.stale_step else None,
         architecture_options=(
@@ -103,6 +109,7 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
         ),
         num_searches=config.num_searches,
         trains=method.trains_architecture or bool(options.get("weight_sharing")),
+        precision="highest" if config.network.precision == "float32" else "default",
     )
 
 
@@ -115,7 +122,7 @@ def choose_optimizers(config: SearchConfig) -> Optimizers:
         architecture_betas=config.architecture.betas,
         architecture_weight_decay=config.architecture.weight_decay,
         architecture_gradient_clip=config.architecture.gradient_clip,
-        virtual_momentum=config.compat.second_order != "att_darts",
+        virtual_momentum=not config.compat.att_darts,
     )
 
 
@@ -153,7 +160,7 @@ def make_updates(problem: Problem) -> tuple[Phase, Phase | None]:
     update = partial(
         unrolled.unrolled_phase,
         **common,
-        moves_architecture=problem.moves_architecture,
+        moves_architecture=problem.copies_att_darts,
     )
     if problem.hessian == "finite_difference":
         return update, None

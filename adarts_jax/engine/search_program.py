@@ -11,11 +11,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from adarts_jax.bilevel import random_search, unrolled
-from adarts_jax.bilevel.steps import (
-    QUANTITIES,
-    WEIGHT,
-    init_state,
-)
+from adarts_jax.bilevel.search_state import begin_joint_clipping, init_state
+from adarts_jax.bilevel.steps import QUANTITIES, WEIGHT
 from adarts_jax.engine import devices, epoch, search_epoch
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.pacing import Advance
@@ -33,16 +30,16 @@ class SearchProgram:
     """The compiled functions.
 
     Attributes:
-      program: takes state (given away), data, order, pace, and one number: that of the
+      program: takes state (given away), data, orders, pace, and one number: that of the
         phase if the host loops, else how many steps to take.
-      draw_order: data and epoch -> batches of the epoch.
+      draw_orders: data and epoch -> batches of the epoch.
       is_host_loop: whether each call is a single phase.
       phases: of a step, in order.
       product: program of the phase ``PRODUCT`` where the host loops, if there is one.
     """
 
     program: devices.Program
-    draw_order: Callable[..., Any]
+    draw_orders: Callable[..., Any]
     is_host_loop: bool
     phases: tuple[int, ...] = search_epoch.FIRST_ORDER
     product: devices.Program | None = None
@@ -55,7 +52,7 @@ class SearchProgram:
           number: of the epoch.
           pace: of the epoch, on the host.
         """
-        order = self.draw_order(data, jax.device_put(np.int32(number)))
+        orders = self.draw_orders(data, jax.device_put(np.int32(number)))
         phases = self.phases if pace.update_architecture else (WEIGHT,)
         calls = [(self._program_of(n), jax.device_put(np.int32(n))) for n in phases]
         on_device = jax.device_put(pace)
@@ -65,7 +62,7 @@ class SearchProgram:
             if not self.is_host_loop:
                 todo = [(self.program, jax.device_put(np.int32(steps)))]
             for program, number in todo:
-                training = program.call(training, data, order, on_device, number)
+                training = program.call(training, data, orders, on_device, number)
             return training
 
         return advance
@@ -79,28 +76,27 @@ class SearchProgram:
 def put_data(
     start: Start, key: PRNGKeyArray, seed: np.ndarray | None = None
 ) -> SearchData:
-    """Put the images of all splits on the device, and no others.
+    """Put the images of all splits on the device.
 
     Args:
       start: images and the splits of every search.
       key: root of the random numbers, (search,) where there are several.
       seed: see `SearchData`.
     """
-    weight = [splits.weight_indices for splits in start.splits]
-    architecture = [splits.architecture_indices for splits in start.splits]
-    used = np.unique(np.concatenate(weight + architecture))
+    used = start.used
 
     def places(indices: list[np.ndarray]) -> Any:
         return stack([np.searchsorted(used, i).astype(np.int32) for i in indices])
 
     return jax.device_put(
         SearchData(
-            images=start.data.images[used],
-            labels=start.data.labels[used],
-            weight_indices=places(weight),
-            architecture_indices=places(architecture),
+            images=start.data.images,
+            labels=start.data.labels,
+            weight_indices=places([s.weight_indices for s in start.splits]),
+            architecture_indices=places([s.architecture_indices for s in start.splits]),
             key=key,
             seed=seed,
+            statistics=start.own_statistics,
         )
     )
 
@@ -132,6 +128,8 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
         )
         if problem.hessian is not None:
             state = unrolled.begin_unrolling(state)
+        if problem.copies_att_darts:
+            state = begin_joint_clipping(state)
         if not problem.method.trains_architecture:
             state = random_search.begin_random_search(state)
         return Training(
@@ -153,11 +151,14 @@ def compile_search(
     """
     is_host_loop = devices.loops_on_the_host()
     update, product = make_updates(problem)
-    draw_order = partial(epoch.draw_order, batching=problem.batching)
-    draw_order = jax.jit(vectorize(draw_order, (OWN_DATA, None), problem.num_searches))
+    draw_orders = partial(
+        search_epoch.draw_orders, batching=problem.batching, one_pass=problem.one_pass
+    )
+    draw_orders = vectorize(draw_orders, (OWN_DATA, None), problem.num_searches)
+    draw_orders = jax.jit(draw_orders)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    order = jax.eval_shape(draw_order, data, number)
+    orders = jax.eval_shape(draw_orders, data, number)
     pace = Pace(rate, rate, jax.ShapeDtypeStruct((), jnp.bool))
 
     def compiled(update: Phase) -> devices.Program:
@@ -170,13 +171,14 @@ def compile_search(
         axes = (0, OWN_DATA, 0, None, None)
         function = vectorize(function, axes, problem.num_searches)
         function = jax.jit(function, donate_argnums=0)
-        return devices.compile_ahead(function, template, data, order, pace, number)
+        with jax.default_matmul_precision(problem.precision):
+            return devices.compile_ahead(function, template, data, orders, pace, number)
 
     if not is_host_loop and product is not None:
         update, product = join_updates(update, product), None
     return SearchProgram(
         compiled(update),
-        draw_order,
+        draw_orders,
         is_host_loop,
         problem.phases,
         None if product is None else compiled(product),

@@ -1,6 +1,6 @@
 """What a search writes down: records, lines for people, the files of the result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,22 +94,19 @@ def epoch_line(record: Mapping[str, Any], *, epochs: int, warmup_epochs: int) ->
 
 
 def write_result(
-    run: RunDirectory,
-    arch: ArchitectureParams,
-    method: Method,
-    genotype: Genotype,
-    *,
-    draw: Callable[[], object],
+    run: RunDirectory, arch: ArchitectureParams, method: Method, genotype: Genotype
 ) -> None:
-    """Write the weights of the architecture, the pictures and, last, the genotype.
+    """Write the weights of the architecture, pictures, report and, last, the genotype.
 
     Args:
       run: where.
       arch: final architecture.
       method: names its operations.
       genotype: the result.
-      draw: draws the pictures from the files in ``run``.
     """
+    # Loads matplotlib, which a run needs only when it ends.
+    from adarts_jax.report import page
+
     arrays = {name: np.asarray(w) for name, w in architecture_weights(arch).items()}
     names = np.array(method.primitives)
 
@@ -118,5 +115,5 @@ def write_result(
             np.savez(file, allow_pickle=False, primitives=names, **arrays)
 
     files.replace(run.architecture, write)
-    draw()
+    page.report_run(run.path, result=genotype)
     files.write_text(run.genotype, genotype.to_json())

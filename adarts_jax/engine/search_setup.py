@@ -1,6 +1,7 @@
 """Everything that is decided and checked before a search touches a device or a file."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import parallel_searches, run_data
+from adarts_jax.engine import determinism, parallel_searches, run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
+from adarts_jax.errors import UserError
 from adarts_jax.networks.stem import choose_stem
 from adarts_jax.space import topology
 
@@ -25,21 +27,30 @@ class Start:
     """A search that may begin.
 
     Attributes:
-      data: training images.
-      splits: weight split and architecture split, those of every search of the run.
+      data: the training images of all splits, in the order of the training set.
+      splits: weight split and architecture split of every search, as indices into the
+        training set; each as large as the first.
       statistics: mean and deviation per channel, pixels scaled to [0, 1].
       about: facts for the manifest: seed, and what identifies the data.
+      own_statistics: those of every search, float32 (search, 2, channel), where the
+        searches differ in their images; else None.
     """
 
     data: ImageData
     splits: tuple[SearchSplits, ...]
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
     about: dict[str, Any]
+    own_statistics: np.ndarray | None = None
 
     @property
     def parts(self) -> SearchSplits:
-        """The splits of the first search; those of the others are as large."""
+        """The splits of the first search."""
         return self.splits[0]
+
+    @property
+    def used(self) -> np.ndarray:
+        """Indices of the images of all splits, ascending."""
+        return parallel_searches.union(self.splits)
 
 
 def prepare(
@@ -60,37 +71,55 @@ def prepare(
       UserError: whatever does not go together.
     """
     check_place(place, resume=resume, overwrite=overwrite)
+    if config.deterministic:
+        determinism.require_determinism()
     run = RunDirectory(place)
     if resume:
         check_config(
             run, config.model_dump(mode="json"), may_differ=run_data.MAY_DIFFER
         )
-    data = load_images(config)
+    places = parallel_searches.places(run, config) if resume else ()
+    files = {n: place.splits for n, place in enumerate(places)}
+    saved = {n: SearchSplits.load(f) for n, f in files.items() if f.is_file()}
+    data, parts = load_images(config, saved)
     about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
         run_data.check_same_data(run, about["data"])
-        places = parallel_searches.places(run, config)
-        parts = tuple(SearchSplits.load(place.splits) for place in places)
-    else:
-        singles = parallel_searches.single_configs(config)
-        parts = tuple(make_splits(single, data.labels) for single in singles)
     statistics = run_data.channel_statistics(config.data.normalization, data)
-    return Start(data, parts, statistics, about)
+    own = parallel_searches.own_statistics(config, data, parts)
+    return Start(data, parts, statistics, about, own)
 
 
-def load_images(config: SearchConfig) -> ImageData:
-    """Load the training images and check that the network can take them.
+def load_images(
+    config: SearchConfig, saved: Mapping[int, SearchSplits]
+) -> tuple[ImageData, tuple[SearchSplits, ...]]:
+    """Load the images of all splits and check that the network can take them.
+
+    Args:
+      config: of the search.
+      saved: splits of searches that are continued, by their place in the run; for the
+        others the training set is divided.
 
     Raises:
-      UserError: no such data, or images too small.
+      UserError: no such data, other data than before, a split smaller than a batch, or
+        images too small.
     """
-    data = run_data.load_images(config, "train")
+    found: list[SearchSplits] = []
+
+    def select(labels: np.ndarray) -> np.ndarray:
+        singles = enumerate(parallel_searches.single_configs(config))
+        found[:] = [saved.get(n) or make_splits(one, labels) for n, one in singles]
+        for parts in found:
+            parts.check_size(len(labels))
+        return parallel_searches.union(found)
+
+    data = run_data.load_images(config, "train", select=select)
     height, width, _ = data.image_shape
     reductions = len(topology.reduction_cells(config.network.num_cells))
     if choose_stem(config.network.stem, (height, width)) == "imagenet":
         reductions += IMAGENET_HALVINGS
     images.check_image_size(height, width, num_reductions=reductions)
-    return data
+    return data, tuple(found)
 
 
 def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
@@ -108,17 +137,29 @@ def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
             seed=config.seed,
         )
     else:
-        limit = config.data.num_examples
         parts = splits.search_splits(
             count,
             weight_fraction=config.data.weight_fraction,
             seed=config.seed if config.data.split == "random" else None,
-            limit=limit if fraction is None else int(fraction * count),
+            limit=_limit(config, count),
         )
     size = config.batch_size
     images.check_batch(len(parts.weight_indices), size, "weight split")
     images.check_batch(len(parts.architecture_indices), size, "architecture split")
     return parts
+
+
+def _limit(config: SearchConfig, count: int) -> int | None:
+    """Return how many training images are used; None for all."""
+    limit, fraction = config.data.num_examples, config.data.fraction
+    used = limit if fraction is None else int(fraction * count)
+    if used is not None and not 2 <= used <= count:
+        asked = f"num_examples = {limit}" if limit else f"fraction = {fraction}"
+        raise UserError(
+            f"data.{asked} means {used} images; choose from 2 to {count}, the size of "
+            "the training set"
+        )
+    return used
 
 
 def epoch_pace(config: SearchConfig, number: int) -> Pace:

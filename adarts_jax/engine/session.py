@@ -5,13 +5,13 @@ it, comes in as `Work`.
 """
 
 import contextlib
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jax
 from jaxtyping import PyTree
 
 from adarts_jax.engine import devices, manifest, run_directory
@@ -21,34 +21,13 @@ from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.interrupts import Interrupts
 from adarts_jax.engine.metrics import TIME_PREFIX, MetricLog
 from adarts_jax.engine.outcomes import Diverged, Interrupted
-from adarts_jax.engine.pacing import Advance, StepClock, run_steps
+from adarts_jax.engine.pacing import StepClock, run_steps
 from adarts_jax.engine.run_directory import RunDirectory
+from adarts_jax.engine.work import Record, Work
 
 SAVE_SECONDS = 600.0  # most work that a crash in the middle of an epoch can cost
 
-Record = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What one kind of training does in an epoch.
-
-    Attributes:
-      begin: number of an epoch -> function that advances within it.
-      describe: number of an epoch -> a few words, for the progress.
-      measure: state at the end of an epoch and its number -> values to write down; may
-        write files of its own, which a resumed run writes again.
-      summarise: record of an epoch -> a line for people.
-      remedy: what a user can change when the loss is not finite.
-      names: of the searches side by side, see `run_steps`.
-    """
-
-    begin: Callable[[int], Advance]
-    describe: Callable[[int], str]
-    measure: Callable[[Training, int], Mapping[str, Any]]
-    summarise: Callable[[Record], str]
-    remedy: str
-    names: tuple[str, ...] = ("",)
+MAX_ROLLBACKS = 3
 
 
 class Session:
@@ -63,6 +42,7 @@ class Session:
       epochs: of the whole run.
       per_epoch: steps per epoch.
       total_steps: of the whole run.
+      rollbacks: how often the run has gone back; belongs to the state.
     """
 
     def __init__(
@@ -83,27 +63,36 @@ class Session:
         self.epochs = epochs
         self.per_epoch = steps_per_epoch
         self.total_steps = epochs * steps_per_epoch
+        self.rollbacks = 0
         self._clock = StepClock()
         self._compile_seconds: float | None = None
 
     def restore(self, shapes: PyTree) -> tuple[Training, int]:
-        """Return the newest intact state and its step; take back later records.
-
-        Args:
-          shapes: of the state.
-        """
+        """Return the newest intact state and its step; take back later records."""
         step, training = self.checkpoints.restore(shapes)
+        self.rollbacks = self.checkpoints.notes(step).get("rollbacks", 0)
         self.log.keep_before(step // self.per_epoch)
+        # That of the last whole epoch is made up for if it was just saved.
+        missing = self.log.missing_before((step - 1) // self.per_epoch)
+        if missing:
+            self.console.say(f"WARNING: metrics.jsonl has lost epochs {missing}")
         self.console.say(f"resuming at step {step} of {self.total_steps}")
         return training, step
+
+    def save(self, training: Training, step: int) -> None:
+        """Save a state in the background; a step that is saved is left as it is."""
+        self.directory.check_present()
+        notes = {"rollbacks": self.rollbacks}
+        self.checkpoints.save(step, training, notes=notes)
+
+    def settle(self) -> None:
+        """Wait until everything is saved."""
+        self.checkpoints.wait()
+        self.directory.check_present()
 
     def is_complete(self, step: int) -> bool:
         """Return whether all steps are taken and all epochs recorded."""
         return step == self.total_steps and self._is_recorded(self.epochs - 1)
-
-    def announce_compiling(self) -> None:
-        """Tell why nothing happens for a while."""
-        self.console.say("compiling (quick if an earlier run left it in the cache)")
 
     def note_program(
         self,
@@ -143,15 +132,23 @@ class Session:
           Interrupted: a signal came; the state is saved.
           Diverged: the loss is not finite; the last good state is saved.
         """
+        shapes = jax.eval_shape(lambda: training)
         self.console.start(step, self.total_steps)
         self.interrupts.saving_is_useful = True
         self._record(work, training, step)
         while step < self.total_steps:
-            training, step = self._run_part(work, training, step)
-            self.checkpoints.save(step, training)
-            self._record(work, training, step)
-            if step < self.total_steps:
-                self.leave_if_asked(step)
+            try:
+                training, step = self._run_part(work, training, step)
+            except Diverged as error:
+                # The error itself would keep the bad state in memory.
+                problem = f"{error} (epoch {step // self.per_epoch})"
+            else:
+                self.save(training, step)
+                self._record(work, training, step)
+                if step < self.total_steps:
+                    self.leave_if_asked(step)
+                continue
+            training, step = self._go_back(work, shapes, problem)
         return training
 
     def show(self, step: int, about: str) -> None:
@@ -169,7 +166,7 @@ class Session:
         """
         if self.interrupts.requested is None:
             return
-        self.checkpoints.wait()
+        self.settle()
         raise Interrupted(
             f"saved at step {step} of {self.total_steps}; continue with --resume --out "
             f"{self.directory.path}",
@@ -191,25 +188,47 @@ class Session:
             is_due = has_moved and time.monotonic() - begun >= SAVE_SECONDS
             return is_due or self.interrupts.requested is not None
 
-        try:
-            return run_steps(
-                work.begin(number),
-                training,
-                first=step,
-                last=(number + 1) * self.per_epoch,
-                clock=self._clock,
-                should_stop=should_stop,
-                on_progress=lambda done: self.show(done, about),
-                names=work.names,
-            )
-        except Diverged as error:
-            saved = self.checkpoints.steps()
-            kept = f"the checkpoint of step {saved[-1]}" if saved else "no checkpoint"
-            place = str(self.directory.path)
+        return run_steps(
+            work.begin(number, self.rollbacks),
+            training,
+            first=step,
+            last=(number + 1) * self.per_epoch,
+            clock=self._clock,
+            should_stop=should_stop,
+            on_progress=lambda done: self.show(done, about),
+            names=work.names,
+        )
+
+    def _go_back(
+        self, work: Work, shapes: PyTree, problem: str
+    ) -> tuple[Training, int]:
+        """Return the state at the beginning of an epoch whose loss was not finite.
+
+        Not the newest state: one from the middle of an epoch is there only if a signal
+        or a clock has asked for it, and the result must not depend on that.
+
+        Raises:
+          Diverged: that is not wanted, or was of no use several times.
+        """
+        self.settle()
+        steps, place = self.checkpoints.steps(), self.directory.path
+        starts = [step for step in steps if step % self.per_epoch == 0]
+        if not (work.goes_back and starts and self.rollbacks < MAX_ROLLBACKS):
+            tried = f", after {self.rollbacks} rollbacks" if self.rollbacks else ""
+            again = "" if tried else f", or --resume --on-nan rollback --out {place}"
             raise Diverged(
-                f"{error} (epoch {number}); {kept} is kept in {place!r}; start again "
-                f"with {work.remedy}"
-            ) from error
+                f"{problem}{tried}; the checkpoint of step {steps[-1]} is kept in "
+                f"{str(place)!r}; start again with {work.remedy}{again}"
+            )
+        count = self.rollbacks + 1
+        self.console.say(
+            f"{problem}: rollback {count} of at most {MAX_ROLLBACKS}, to step "
+            f"{starts[-1]}, with other random numbers and order of the images"
+        )
+        self.checkpoints.forget_after(starts[-1])
+        training, step = self.restore(shapes)
+        self.rollbacks = count
+        return training, step
 
     def _is_recorded(self, number: int) -> bool:
         return any(record["epoch"] == number for record in self.log.records())
@@ -220,8 +239,11 @@ class Session:
         number = epochs - 1
         if within or number < 0 or self._is_recorded(number):
             return
-        values = work.measure(training, number)
+        values = dict(work.measure(training, number))
+        if self.rollbacks:
+            values["rollbacks"] = self.rollbacks
         record = {"epoch": number, "step": step, **values, **self._clock_values()}
+        self.directory.check_present()
         self.log.append(record)
         self.console.say(work.summarise(record))
 
@@ -263,7 +285,7 @@ def open_session(
         run_directory.claim(place, overwrite=overwrite) as directory,
         console,
         Interrupts(console.say) as interrupts,
-        Checkpoints(directory.checkpoints) as checkpoints,
+        Checkpoints(directory.checkpoints, period=steps_per_epoch) as checkpoints,
     ):
         console.say(f"run directory {str(place)!r}")
         yield Session(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -221,6 +222,8 @@ def _make_reference(spec: ModelSpec, state_dict: Mapping[str, np.ndarray]) -> An
 
 
 def _compare(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-    largest = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
-    scale = max(float(np.abs(theirs).max()) for _, theirs in pairs)
-    return Comparison(largest, largest / scale if scale > 0 else float(largest > 0))
+    # NumPy's maximum, not Python's, which can overlook a NaN; what is NaN never passes.
+    largest = float(np.max([np.abs(ours - theirs).max() for ours, theirs in pairs]))
+    scale = float(np.max([np.abs(theirs).max() for _, theirs in pairs]))
+    relative = 0.0 if largest == 0 else largest / scale if scale != 0 else math.inf
+    return Comparison(largest, relative)

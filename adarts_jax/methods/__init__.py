@@ -47,6 +47,7 @@ _ADARTS = Method(
     edge_normalization=True,
     discretize_rule="edge_weighted",
     channel_divisor=4,
+    options=("channel_scores",),
 )
 
 _ALPHA_ADARTS = Method(
@@ -57,6 +58,7 @@ _ALPHA_ADARTS = Method(
     edge_normalization=True,
     discretize_rule="edge_weighted",
     channel_divisor=4,
+    options=("channel_scores",),
     biased_primitive="sep_conv_5x5",
 )
 

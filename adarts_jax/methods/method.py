@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import PRNGKeyArray
+from numpy.typing import DTypeLike
 
 from adarts_jax import architecture
 from adarts_jax.architecture import ArchitectureParams
@@ -95,6 +96,7 @@ class Method:
         channel_divisor: int | Sequence[int] | None = None,
         num_nodes: int = topology.NUM_NODES,
         stem: Stem = "cifar",
+        dtype: DTypeLike | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> SearchNetwork:
         """Build the search network.
@@ -106,6 +108,7 @@ class Method:
           channel_divisor: K, one for all cells or one per cell; None: the method's.
           num_nodes: intermediate nodes per cell.
           stem: layout in front of the cells.
+          dtype: of the arithmetic; None for that of the images.
           options: settings of the method's edges, by the names in ``self.options``.
 
         Raises:
@@ -136,6 +139,7 @@ class Method:
             channel_divisors=divisors,
             num_nodes=num_nodes,
             stem=stem,
+            dtype=dtype,
         )
 
     def count_groups(self, options: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from adarts_jax.data.images import check_image_size
 from adarts_jax.errors import UserError
 from adarts_jax.networks.auxiliary import smallest_map
+from adarts_jax.space import topology
 from adarts_jax.space.stack import Stem
 
 
@@ -15,13 +16,15 @@ def check_size(
       UserError: one of them is out of range.
     """
     sizes = {
-        "init_channels": init_channels,
-        "num_cells": num_cells,
-        "num_classes": num_classes,
+        "init_channels": (init_channels, topology.MAX_CHANNELS),
+        "num_cells": (num_cells, topology.MAX_CELLS),
+        "num_classes": (num_classes, topology.MAX_CLASSES),
     }
-    for name, value in sizes.items():
+    for name, (value, limit) in sizes.items():
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
+        if value > limit:
+            raise UserError(f"{name}={value} must be at most {limit}")
     if stem == "imagenet" and init_channels % 2:
         raise UserError(
             f"init_channels={init_channels} must be even with the ImageNet stem; try "

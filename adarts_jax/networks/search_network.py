@@ -5,6 +5,7 @@ It receives the edge as a field and knows no method.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -66,7 +67,7 @@ class SearchCell(nn.Module):
             parts = module(sources, weights, train=train)
             for target, part in zip(wave.targets, parts, strict=True):
                 totals[target] = totals[target] + part if target in totals else part
-            states.append(totals[len(states)])
+            states.append(totals[len(states)].astype(s1.dtype))
         return jnp.concatenate(states[2:], axis=-1)
 
 
@@ -86,6 +87,8 @@ class SearchNetwork(nn.Module):
       channel_divisors: K per cell; the operations see ``1 / K`` of the channels.
       num_nodes: intermediate nodes per cell.
       stem: "cifar" keeps the resolution, "imagenet" starts at an eighth of it.
+      dtype: type of the maps between layers and of their arithmetic; None for that of
+        the images. Parameters, statistics, attention and logits stay float32.
 
     Collections: ``params``, ``batch_stats``.
     """
@@ -98,6 +101,7 @@ class SearchNetwork(nn.Module):
     channel_divisors: tuple[int, ...]
     num_nodes: int = 4
     stem: Stem = "cifar"
+    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -110,6 +114,8 @@ class SearchNetwork(nn.Module):
           images: normalised images, NHWC.
           train: batch statistics (recorded) instead of running ones.
         """
+        if self.dtype is not None:
+            images = images.astype(self.dtype)
         width = self.init_channels
         stem = CifarStem if self.stem == "cifar" else ImageNetStem
         channels = STEM_MULTIPLIER * self.init_channels
@@ -140,7 +146,7 @@ class SearchNetwork(nn.Module):
         dense = nn.Dense(
             self.num_classes, kernel_init=init, bias_init=init, name="classifier"
         )
-        return dense(x.mean((1, 2)))
+        return dense(x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def follows_reduction(network: SearchNetwork, cell: int) -> bool:

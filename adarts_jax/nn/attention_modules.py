@@ -97,7 +97,7 @@ class Cbam(nn.Module):
         pooled = [v.reshape(len(x), edges, channels) for v in pool_state(x)]
         of_channels = sum(fc2(nn.relu(fc1(v))) for v in pooled)
         of_channels = jnp.asarray(of_channels)[:, None, None]
-        attended = _split(x, edges) * nn.sigmoid(of_channels)
+        attended = _split(x, edges) * nn.sigmoid(of_channels).astype(x.dtype)
         summary = jnp.stack([_first_maximum(attended), attended.mean(-1)], axis=-1)
         of_places = Convolution(7, 1, use_bias=False, name="conv")(summary)
         of_places = _norm(of_places, "bn", momentum=CBAM_MOMENTUM, train=train)
@@ -117,7 +117,8 @@ class GatherExcite(nn.Module):
         """Return the gate, one number per image and channel."""
         _, height, width, total = x.shape
         shape, init = (height, width, total), torch_uniform(height * width)
-        gathered = jnp.einsum("bhwc,hwc->bc", x, self.param("gather", init, shape))
+        kernel = self.param("gather", init, shape).astype(x.dtype)
+        gathered = jnp.einsum("bhwc,hwc->bc", x, kernel)
         split = gathered.reshape(len(x), 1, 1, self.num_edges, -1)
         v = _norm(split, "bn", train=train)[:, 0, 0]
         narrow = squeezed_width(v.shape[-1])

@@ -19,10 +19,12 @@ def pool_state(
 ) -> tuple[Float[Array, "batch channel"], Float[Array, "batch channel"]]:
     """Return mean and maximum over the image; shared by all edges that leave a state.
 
-    A tied maximum sends its gradient to the first pixel, as in PyTorch.
+    At least float32. A tied maximum sends its gradient to the first pixel, as in
+    PyTorch.
     """
     flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    return flat.mean(1), _maximum(flat)
+    precise = jnp.promote_types(x.dtype, jnp.float32)
+    return flat.mean(1, dtype=precise), _maximum(flat).astype(precise)
 
 
 @jax.custom_vjp

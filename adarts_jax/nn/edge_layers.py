@@ -59,7 +59,8 @@ class Convolution(nn.Module):
         y = depthwise_conv(spread, kernels, dilation=self.dilation)[0]
         y = y.reshape(*space, edges, fan_in, self.features).sum(-2)
         if self.use_bias:
-            y = y + self.param("bias", init, (edges, self.features))[None, None, None]
+            bias = self.param("bias", init, (edges, self.features))
+            y = y + bias[None, None, None].astype(y.dtype)
         return y
 
 
@@ -75,4 +76,4 @@ class BiasedPointwise(nn.Module):
         fan_in = x.shape[-1] // self.num_edges
         y = Pointwise(self.features, 1, self.num_edges, name="pointwise")(x)
         bias = self.param("bias", torch_uniform(fan_in), (y.shape[-1],))
-        return y + bias[None, None, None]
+        return y + bias[None, None, None].astype(y.dtype)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from adarts_jax.cli import run_program
+from adarts_jax.cli import place, run_program
 from adarts_jax.errors import UserError
 
 
@@ -24,7 +24,10 @@ def report(argv: Sequence[str]) -> None:
         "may be finished or not.",
     )
     parser.add_argument(
-        "run_dir", metavar="RUN_DIR", help="the --out of a search or a training run"
+        "run_dir",
+        metavar="RUN_DIR",
+        type=place,
+        help="the --out of a search or a training run",
     )
     run_dir = parser.parse_args(argv).run_dir
     # late: --help and wrong arguments need not wait for matplotlib

@@ -60,13 +60,16 @@ def draw_confusion(
 
 
 def _name_axes(axes: Axes, class_names: Sequence[str]) -> None:
-    shown = [
-        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-        for name in class_names
-    ]
+    shown = list(map(_shown, class_names))
     places = range(len(shown))
     axes.set_xticks(places, shown, rotation=90, fontsize=8)
     axes.set_yticks(places, shown, fontsize=8)
+
+
+def _shown(name: str) -> str:
+    """Return a name that fits and that fonts and XML can bear."""
+    cut = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return "".join(c if c.isprintable() else "?" for c in cut)
 
 
 def _write_counts(

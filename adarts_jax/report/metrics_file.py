@@ -10,6 +10,9 @@ from adarts_jax.errors import UserError
 
 Record = Mapping[str, Any]
 
+_MOST_EPOCHS = 10**9
+_LARGEST = 1e300  # beyond it the differences of values, which axes need, overflow
+
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Read the records of a ``metrics.jsonl``.
@@ -34,10 +37,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{path}, line {number}: {error}") from None
+            raise UserError(
+                f"{path}, line {number}: {error}; remove or restore that line"
+            ) from None
         records.append(record)
     return records
 
@@ -53,7 +58,7 @@ def epoch_series(
     merged: dict[int, dict[str, float]] = {}
     for record in records:
         epoch = record.get("epoch")
-        if isinstance(epoch, int):
+        if isinstance(epoch, int) and 0 <= epoch < _MOST_EPOCHS:
             merged.setdefault(epoch, {}).update(
                 {key: _number(value) for key, value in record.items()}
             )
@@ -66,5 +71,5 @@ def epoch_series(
 def _number(value: object) -> float:
     """Return a finite number, or not-a-number for everything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else math.nan
+        return float(value) if abs(value) < _LARGEST else math.nan
     return math.nan

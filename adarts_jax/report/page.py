@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from adarts_jax.errors import UserError
 from adarts_jax.report.metrics_file import Record, epoch_series
 from adarts_jax.report.pictures import Picture, draw_pictures
 from adarts_jax.report.run_files import RunFiles, read_run
 from adarts_jax.space.cost import derived_network_cost
+from adarts_jax.space.genotype import Genotype
 
 _STYLE: Final = """
 :root { color: #1f2933; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
@@ -50,17 +52,29 @@ _PAGE: Final = """<!DOCTYPE html>
 """
 
 
-def report_run(run_directory: str | Path) -> Path:
+def report_run(run_directory: str | Path, *, result: Genotype | None = None) -> Path:
     """Draw the pictures of a run, finished or not, and write its page.
+
+    Args:
+      run_directory: the ``--out`` of a run.
+      result: genotype of the run, which may write it once everything else is there;
+        None for what is in the directory.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: not a run directory, or a damaged file in it.
+      UserError: not a run directory, a damaged file in it, or no way to write there.
     """
-    run = read_run(run_directory)
-    return write_report(run, draw_pictures(run))
+    run = read_run(run_directory, result=result)
+    try:
+        return write_report(run, draw_pictures(run))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            f"cannot write {error.filename or str(run.directory)!r}: {reason}; make "
+            "room there, or report on a copy of the run"
+        ) from error
 
 
 def write_report(run: RunFiles, pictures: Sequence[Picture]) -> Path:
@@ -74,7 +88,8 @@ def write_report(run: RunFiles, pictures: Sequence[Picture]) -> Path:
       The path of the page.
     """
     path = run.directory / "report.html"
-    path.write_text(render_page(run, pictures), encoding="utf-8")
+    page = render_page(run, pictures)
+    path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 

@@ -42,6 +42,9 @@ def read_small_text(path: str | Path) -> str:
 
 def _read_limited(path: Path) -> bytes:
     """Read one byte more than allowed, so that a huge file is noticed cheaply."""
+    # Opening a pipe would wait for ever.
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{path} is no ordinary file; give a genotype file")
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -52,7 +55,8 @@ def _read_limited(path: Path) -> bytes:
         hint = f"; did you mean {inside}?" if os.path.isfile(inside) else ""
         raise UserError(f"{path} is a folder, not a genotype file{hint}") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"cannot read {path}: {reason}; give another file") from None
     except ValueError as error:  # a null byte in the path
         raise UserError(f"cannot read {str(path)!r}: {error}") from None
 

@@ -19,6 +19,12 @@ CELL_TYPES: Final[tuple[CellType, ...]] = ("normal", "reduce")
 NUM_INPUTS: Final = 2
 NUM_NODES: Final = 4
 
+# Far beyond any network that was ever trained; what exceeds them is a mistake.
+MAX_CELLS: Final = 1000
+MAX_CHANNELS: Final = 65_536
+MAX_CLASSES: Final = 1_000_000
+MAX_SIDE: Final = 16_384  # pixels
+
 
 def num_edges(num_nodes: int = NUM_NODES) -> int:
     """Return the number of edges of a cell: 2 + 3 + ... + (num_nodes + 1).

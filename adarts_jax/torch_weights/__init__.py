@@ -23,7 +23,11 @@ from adarts_jax.torch_weights.layouts import (
     import_state_dict,
     plain_names,
 )
-from adarts_jax.torch_weights.search_rules import edge_attentions, search_rules
+from adarts_jax.torch_weights.search_rules import (
+    edge_attentions,
+    has_average_scores,
+    search_rules,
+)
 
 _ARCHITECTURE = {
     "alphas_normal": "alpha_normal",
@@ -53,8 +57,14 @@ def search_variables(
       ``{"params": ..., "batch_stats": ...}`` of NumPy arrays.
 
     Raises:
-      UserError: entries are missing, unexpected or of another shape.
+      UserError: entries are missing, unexpected or of another shape, or the network
+        ranks channels by an average that the originals do not have.
     """
+    if has_average_scores(network):
+        raise UserError(
+            "PyTorch weights have no average channel scores; build the network without "
+            "channel_scores = average"
+        )
     weights = {k: v for k, v in state_dict.items() if k not in _ARCHITECTURE}
     first = search_rules(network)[0].key
     stem = [v for k, v in weights.items() if k.removeprefix("module.") == first]
@@ -93,7 +103,13 @@ def derived_variables(
     Raises:
       UserError: entries are missing, unexpected or of another shape.
     """
-    arrays, rules = plain_names(state_dict), derived_rules(network)
+    arrays = plain_names(state_dict)
+    if network.num_cells > len(arrays):  # before much is built for nothing
+        raise UserError(
+            f"the state dict has {len(arrays)} entries, too few for num_cells="
+            f"{network.num_cells}; use the number of cells it was made with"
+        )
+    rules = derived_rules(network)
     stem = arrays.get(rules[0].key)
     channels = 3 if stem is None or stem.ndim != 4 else stem.shape[1]
     size = default_size(network.stem, image_size)

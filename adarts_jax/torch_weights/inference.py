@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 from adarts_jax.networks.derived_network import DerivedNetwork, place_all
 from adarts_jax.space import topology
 from adarts_jax.space.genotype import Genotype
@@ -138,7 +138,7 @@ def _check_family(arrays: StateDict) -> None:
             "networks can be converted"
         )
     if not any(key in arrays for key in _STEMS) or "classifier.weight" not in arrays:
-        first = ", ".join(list(arrays)[:4])
+        first = ", ".join(map(shorten, list(arrays)[:4]))
         raise UserError(
             f"these {len(arrays)} entries ({first}, ...) are not those of a derived "
             "network: there is no stem or no classifier"
@@ -162,7 +162,10 @@ def _fits(arrays: StateDict, size: NetworkSize, genotype: Genotype) -> bool:
         inputs = arrays[f"cells.{index}.preprocess1.op.1.weight"].shape[:2]
         if inputs != (place.channels, place.channels_in[1]):
             return False
-    windows = {rule.key: rule.path[-1] for rule in rules if rule.layout == "depthwise"}
+    # Operations have one kernel per window; the gather of an attention has any size.
+    windows = {
+        rule.key: rule.path[-1] for rule in rules if rule.path[-1].startswith("kernel_")
+    }
     return all(
         window == "kernel_{}x{}".format(*arrays[key].shape[2:])
         for key, window in windows.items()

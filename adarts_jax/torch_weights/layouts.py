@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import PyTree
 
-from adarts_jax.errors import UserError
+from adarts_jax.errors import UserError, shorten
 
 # torch -> ours: the permutation of the torch tensor's axes, after singleton axes
 # named in `squeeze` are dropped.
@@ -102,12 +102,14 @@ def import_state_dict(
     Raises:
       UserError: entries are missing, unexpected or of another shape (all named).
     """
-    given = plain_names(state_dict)
-    arrays = {
-        path: np.full(leaf.shape, np.nan, leaf.dtype)
-        for path, leaf in _leaves(template).items()
-    }
-    _check(given, rules, arrays)
+    given, leaves = plain_names(state_dict), _leaves(template)
+    # Views of one number: whatever size the template claims, nothing is reserved yet.
+    _check(
+        given,
+        rules,
+        {p: np.broadcast_to(np.zeros((), x.dtype), x.shape) for p, x in leaves.items()},
+    )
+    arrays = {p: np.full(x.shape, np.nan, x.dtype) for p, x in leaves.items()}
     for rule in rules:
         arrays[rule.path][rule.index] = rule.to_ours(np.asarray(given[rule.key]))
     return _unflatten(arrays)
@@ -171,7 +173,9 @@ def _summary(table: Sequence[Row]) -> str:
     for kind in dict.fromkeys(row[0] for row in table):
         rows = [row[1:] for row in table if row[0] == kind]
         shown = [
-            f"{key} {found} instead of {wanted}" if found and wanted else key
+            f"{shorten(key)} {found} instead of {wanted}"
+            if found and wanted
+            else shorten(key)
             for key, found, wanted in rows[:_SHOWN]
         ]
         more = ", ..." if rows[_SHOWN:] else ""

@@ -105,7 +105,7 @@ def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give the .pt file itself")
     if path.exists() and not path.is_file():
-        raise UserError(f"{str(path)!r} is no ordinary file")
+        raise UserError(f"{str(path)!r} is no ordinary file; give a .pt file")
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -115,7 +115,9 @@ def _read_bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+        raise UserError(
+            f"cannot read {str(path)!r}: {error.strerror}; give another file"
+        ) from None
 
 
 def _select(root: Any) -> Mapping[str, Any]:

@@ -100,9 +100,18 @@ def _edge(
 
 def edge_attentions(network: SearchNetwork) -> tuple[str, ...]:
     """Return the attention candidates of every edge, none for most methods."""
+    return _setting(network, "attentions", ())
+
+
+def has_average_scores(network: SearchNetwork) -> bool:
+    """Whether the edges keep a running average of their attention."""
+    return _setting(network, "channel_scores", "batch") == "average"
+
+
+def _setting(network: SearchNetwork, name: str, default: Any) -> Any:
     edges = network.edges
     bound = edges.keywords if isinstance(edges, functools.partial) else {}
-    return bound.get("attentions", ())
+    return bound.get(name, default)
 
 
 def _channel_attention(key: str, path: Path, row: int) -> Iterator[Rule]:

@@ -274,3 +274,27 @@ def test_folder_that_cannot_be_listed(root):
 
 def test_channels_are_checked(root):
     assert "channels=4" in error(root, channels=4)
+
+
+def test_pictures_that_are_not_selected_are_never_opened(root, monkeypatch):
+    opened = []
+    open_picture = Image.open
+
+    def noted(source, *args, **options):
+        opened.append(source)
+        return open_picture(source, *args, **options)
+
+    monkeypatch.setattr(Image, "open", noted)
+    (root / "train" / "zebra" / "1.png").write_bytes(b"damaged")
+    seen = []
+
+    def select(labels):
+        seen.append(labels)
+        return np.array([1, 5])
+
+    data = folder.load_folder(root, split="train", select=select)
+    assert seen[0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert opened == [root / "train" / "ant" / "1.png", root / "train/zebra/2.png"]
+    assert data.labels.tolist() == [0, 1]
+    assert data.class_names == ("ant", "zebra")
+    np.testing.assert_array_equal(data.images[:, 0, 0], [BLUE, RED])

@@ -217,6 +217,15 @@ def test_mistakes_are_one_line(place, capsys, argv, parts):
     assert not (place / "new").exists()
 
 
+def test_weights_that_are_not_finite_are_refused(place, capsys):
+    state = make_reference().state_dict()
+    state["classifier.bias"][1] = torch.nan
+    torch.save(state, "net.pt")
+    err = run(capsys, *FROM, status=2)
+    assert "'net.pt' has weights that are not finite (classifier.bias)" in err
+    assert not (place / "model").exists()
+
+
 def test_the_table_of_a_mismatch_is_written(place, capsys):
     argv = [*FROM[:3], "adarts_v1", "--out", "new", "--table", "table.tsv"]
     assert "'table.tsv'" in run(capsys, *argv, status=2)

@@ -56,7 +56,7 @@ def genotype(tmp_path_factory):
 def quick(monkeypatch, genotype):
     """Train without pictures, looking at the signals after each step."""
     monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(page, "report_run", lambda place: None)
+    monkeypatch.setattr(page, "report_run", lambda place, result: None)
     return monkeypatch
 
 
@@ -99,7 +99,7 @@ def whole(tmp_path_factory, genotype):
     """Return a run that never stopped."""
     place = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(page, "report_run", lambda place: None)
+        monkeypatch.setattr(page, "report_run", lambda place, result: None)
         argv = ["--genotype", str(genotype), *SHORT, "--out", str(place)]
         assert main(argv) == 0
     return place
@@ -304,15 +304,6 @@ def kill_at_random(argv, place, *, times, longest):
         time.sleep(random.uniform(0, longest))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
-
-
-def test_killed_without_warning(quick, run, whole, genotype, tmp_path):
-    """SIGKILL wherever it hits, in a process of its own."""
-    place = tmp_path / "run"
-    argv = ["--genotype", str(genotype), *SHORT, "--out", str(place)]
-    kill_at_random(argv, place, times=1, longest=0.5)
-    assert run(place, "--resume") == 0
-    assert contents(place) == contents(whole)
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_real_trainings_rank_real_accuracies(runs, capsys, monkeypatch):
-    monkeypatch.setattr("adarts_jax.report.page.report_run", lambda place: None)
+    monkeypatch.setattr("adarts_jax.report.page.report_run", lambda place, result: None)
     short = [
         *("--network.num-cells", "1", "--network.init-channels", "2", "--epochs", "1"),
         *("--data.num-examples", "64", "--batch-size", "16", "--seeds", "3"),

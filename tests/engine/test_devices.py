@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from adarts_jax.engine import devices, manifest
+from adarts_jax.errors import UserError
 
 
 @pytest.fixture
@@ -119,12 +119,17 @@ def test_the_manifest_names_nobody(tmp_path, monkeypatch):
     assert "run --data ~/d --out /scratch/USER/x --a malice" in text
 
 
-def test_a_damaged_manifest_is_started_anew(tmp_path):
+def test_a_damaged_manifest_is_named(tmp_path):
     path = tmp_path / "manifest.json"
-    for text in ("{", "[]", '{"sessions": 3}'):
+    for text in ("{", "[]", '{"format": "adarts-manifest/1", "sessions": 3}'):
         path.write_text(text)
-        assert manifest.read(path) is None
-        session(path)
-        assert len(manifest.read(path)["sessions"]) == 1
+        with pytest.raises(UserError, match="delete it to continue"):
+            manifest.read(path)
     assert manifest.read(Path("missing.json")) is None
-    assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+def test_a_manifest_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text('{"format": "adarts-manifest/2", "sessions": []}')
+    with pytest.raises(UserError, match="written by a newer adarts-jax; upgrade"):
+        manifest.read(path)

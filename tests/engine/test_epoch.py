@@ -91,26 +91,29 @@ def make_pace(*, update=True):
     return Pace(jnp.float32(0.5), jnp.float32(0.25), jnp.bool(update))
 
 
-draw_order = jax.jit(partial(epoch.draw_order, batching=BATCHING))
+draw_orders = jax.jit(
+    partial(search_epoch.draw_orders, batching=BATCHING), static_argnames="one_pass"
+)
 
 
 @partial(jax.jit, static_argnames="bad_step")
-def one_phase(training, data, order, pace, phase, *, bad_step=None):
+def one_phase(training, data, orders, pace, phase, *, bad_step=None):
     update = partial(write_diary, bad_step=bad_step)
     return search_epoch.train_phase(
-        training, data, order, pace, phase, update=update, batching=BATCHING
+        training, data, orders, pace, phase, update=update, batching=BATCHING
     )
 
 
-def run(steps, *, data=None, warmup=0, **options):
+def run(steps, *, data=None, warmup=0, one_pass=False, **options):
     """Take steps phase by phase, as the host does on a CPU."""
     data, training = data or make_data(), blank()
     for number in range(steps):
         pace = make_pace(update=number >= warmup)
-        order = draw_order(data, jnp.int32(number // BATCHING.steps_per_epoch))
+        place = jnp.int32(number // BATCHING.steps_per_epoch)
+        orders = draw_orders(data, place, one_pass=one_pass)
         for phase in (ARCHITECTURE, WEIGHT) if number >= warmup else (WEIGHT,):
             training = one_phase(
-                training, data, order, pace, jnp.int32(phase), **options
+                training, data, orders, pace, jnp.int32(phase), **options
             )
     return training
 
@@ -137,6 +140,19 @@ def test_architecture_batches_are_fresh_draws_from_their_split(diary):
     epochs = diary.seen[ARCHITECTURE].reshape(4, -1)
     assert any(len(set(seen)) < 9 for seen in epochs)
     assert len({tuple(batch) for batch in diary.seen[ARCHITECTURE]}) == 12
+
+
+def test_one_pass_deals_the_architecture_split_in_order():
+    """As Att-DARTS: nine images fill two batches of four, then it begins anew."""
+    seen = jax.device_get(run(12, one_pass=True).state.seen)
+    own = set(range(NUM_WEIGHT, NUM_WEIGHT + NUM_ARCHITECTURE))
+    epochs = seen[ARCHITECTURE].reshape(4, -1)
+    for images in epochs:
+        assert set(images[:9]) == own
+        assert images[9:].tolist() == images[:3].tolist()
+    assert len({tuple(images) for images in epochs}) == 4
+    fresh = jax.device_get(run(12).state.seen)
+    np.testing.assert_array_equal(seen[WEIGHT], fresh[WEIGHT])
 
 
 def test_draws_without_repetition_are_uniform():
@@ -192,14 +208,14 @@ def test_the_first_bad_step_is_remembered():
 def test_any_number_of_steps_in_one_program_is_the_same(warmup):
     """The loop on the device equals calls from the host, whatever the chunks."""
     data = make_data()
-    order = draw_order(data, jnp.int32(0))
+    orders = draw_orders(data, jnp.int32(0), one_pass=False)
     traced = []
 
     @partial(jax.jit, donate_argnums=0)
     def many(training, pace, times):
         traced.append(1)
         return search_epoch.train_steps(
-            training, data, order, pace, times, update=write_diary, batching=BATCHING
+            training, data, orders, pace, times, update=write_diary, batching=BATCHING
         )
 
     pace = make_pace(update=not warmup)
@@ -224,9 +240,11 @@ def test_augmentation_differs_between_phases_steps_and_images():
         seen = state.seen.at[phase, state.step].set(middle)
         return state.replace(step=state.step + phase, seen=seen), jnp.zeros(2)
 
-    order = epoch.draw_order(data, jnp.int32(0), batching=batching)
+    orders = search_epoch.draw_orders(
+        data, jnp.int32(0), batching=batching, one_pass=False
+    )
     steps = partial(search_epoch.train_steps, update=look, batching=batching)
-    training = jax.jit(steps)(blank(), data, order, make_pace(), jnp.int32(3))
+    training = jax.jit(steps)(blank(), data, orders, make_pace(), jnp.int32(3))
     batches = np.asarray(training.state.seen[:, :3]).reshape(6, 4)
     assert len({tuple(batch) for batch in batches}) == 6
     assert any(len(set(batch)) > 1 for batch in batches)

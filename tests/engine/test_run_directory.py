@@ -13,6 +13,7 @@ from adarts_jax.engine.run_directory import (
     RunDirectory,
     check_config,
     check_place,
+    choose_place,
     claim,
 )
 from adarts_jax.errors import UserError
@@ -56,8 +57,21 @@ def test_resume_needs_something_to_resume(tmp_path):
         check(tmp_path / "missing", resume=True)
     place = make_run(tmp_path / "run")
     (place / "checkpoints" / "5").rmdir()
-    with pytest.raises(UserError, match="nothing was saved yet"):
+    check(place, resume=True)  # it starts anew
+    (place / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no run in .*run'"):
         check(place, resume=True)
+
+
+def test_what_a_run_leaves_that_never_began_is_no_run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".config.json.7.tmp").write_text("{")
+    check(tmp_path)
+    with claim(tmp_path):
+        assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoints"]
+    (tmp_path / "checkpoints" / "5").mkdir()
+    with pytest.raises(UserError, match=r"exists; use --resume"):
+        check(tmp_path)
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(tmp_path):
@@ -73,6 +87,8 @@ def test_overwrite_refuses_what_is_no_run(tmp_path):
         UserError, match=r"is no run directory \(it holds 'photo.jpg'\)"
     ):
         check(tmp_path, overwrite=True)
+    with pytest.raises(UserError, match=r"exists; use --resume"):
+        check(tmp_path)
     file = tmp_path / "photo.jpg"
     with pytest.raises(UserError, match="is a file"):
         check(file, overwrite=True)
@@ -152,6 +168,13 @@ def test_default_place_has_date_and_recipe():
     assert run_directory.default_place("").name.endswith("-digits")
 
 
+def test_the_place_is_what_was_asked_for_or_the_default(tmp_path):
+    assert choose_place(str(tmp_path), "mine", resume=True) == tmp_path
+    assert choose_place(None, "mine", resume=False).name.endswith("-mine")
+    with pytest.raises(UserError, match="--resume needs --out"):
+        choose_place(None, "mine", resume=True)
+
+
 def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"a": 1})
@@ -166,3 +189,24 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(path, {"a": float("nan")})
+
+
+def lose(place, error):
+    place.rename(place.with_name("moved"))
+    raise error
+
+
+@pytest.mark.parametrize("error", [OSError(5, "broken"), ValueError("Orbax: gone")])
+def test_what_a_lost_directory_breaks_is_told_as_that(tmp_path, error):
+    place = tmp_path / "run"
+    told = "was deleted or moved while running"
+    with pytest.raises(UserError, match=told), claim(place):
+        lose(place, error)
+
+
+def test_other_mistakes_pass_the_claim(tmp_path):
+    with pytest.raises(ValueError, match="ours"), claim(tmp_path / "run"):
+        raise ValueError("ours")
+    told = "broken; what was saved is intact"
+    with pytest.raises(UserError, match=told), claim(tmp_path / "run"):
+        raise OSError(5, "broken")

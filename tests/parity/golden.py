@@ -8,6 +8,7 @@ import functools
 import gzip
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -121,10 +122,13 @@ def open_golden(shared: Path, name: str) -> Golden:
 def make_network(golden: Golden) -> SearchNetwork:
     """Build our search network of a fixture's size."""
     entry, size = golden.entry, golden.entry["ctor"]
+    method = METHOD_NAMES[entry["method"]]
+    if _has_names_of_att_darts(golden):
+        method = "darts"
     imagenet = "imagenet" in entry["upstream_class"]
     divisors = entry["k_list"][: size["layers"]] if "k_list" in entry else None
     network = aj.search_network(
-        METHOD_NAMES[entry["method"]],
+        method,
         init_channels=size["C"],
         num_cells=size["layers"],
         num_classes=size["num_classes"],
@@ -143,7 +147,26 @@ def initial_variables(golden: Golden) -> Any:
         golden.spec,
         attention_shift="attention-shift" in golden.entry["init"],
     )
+    if _has_names_of_att_darts(golden):
+        state = {re.sub(*_NAME_OF_DARTS, key): tensor for key, tensor in state.items()}
     return aj.torch_weights.search_variables(state, make_network(golden))
+
+
+def named(golden: Golden, variables: Any) -> dict[str, np.ndarray]:
+    """Return our variables, or gradients, under the names of the fixture."""
+    found = aj.torch_weights.search_state_dict(variables, make_network(golden))
+    if _has_names_of_att_darts(golden):
+        return {re.sub(*_NAME_OF_ATT_DARTS, key): array for key, array in found.items()}
+    return found
+
+
+# Without attention Att-DARTS is DARTS, but for the names of its operations.
+_NAME_OF_DARTS = (r"layers\.(\d+)\.first_layers", r"_ops.\1._ops")
+_NAME_OF_ATT_DARTS = (r"_ops\.(\d+)\._ops", r"layers.\1.first_layers")
+
+
+def _has_names_of_att_darts(golden: Golden) -> bool:
+    return golden.entry.get("location") == "no_attention"
 
 
 def architecture(golden: Golden, prefix: str) -> aj.ArchitectureParams:

@@ -10,7 +10,7 @@ from golden import (
     assert_close,
     assert_family_close,
     initial_variables,
-    make_network,
+    named,
     open_golden,
     tensor_of,
     to_nhwc,
@@ -23,7 +23,6 @@ from golden_pass import (
     train_pass,
 )
 
-import adarts_jax as aj
 from adarts_jax.edges.wave import cell_waves
 
 FIXTURES = [
@@ -47,6 +46,7 @@ FIXTURES = [
             "B5_att_after_every_1cell",
             "B5_att_after_every_3cells",
             "B5_att_after_every_full",
+            "B5_att_no_attention_3cells",
         )
     ),
 ]
@@ -80,31 +80,25 @@ def check_architecture_gradients(golden: Golden) -> None:
 
 def check_weight_gradients(golden: Golden) -> None:
     done = train_pass(golden)
-    named = aj.torch_weights.search_state_dict(
-        {"params": done.gradients.params}, done.network
-    )
-    assert_family_close(golden, "grad", named, projected="gproj")
+    found = named(golden, {"params": done.gradients.params})
+    assert_family_close(golden, "grad", found, projected="gproj")
 
 
 def check_batch_statistics(golden: Golden) -> None:
     done = train_pass(golden)
-    named = aj.torch_weights.search_state_dict(
-        {"batch_stats": done.gradients.batch_stats}, done.network
-    )
+    found = named(golden, {"batch_stats": done.gradients.batch_stats})
     if "twice" in golden.entry["what"]:
-        named = updated_again(named, golden)
-    assert_family_close(golden, "after", named, projected="afterproj")
+        found = updated_again(found, golden)
+    assert_family_close(golden, "after", found, projected="afterproj")
 
 
-def updated_again(named: dict[str, Any], golden: Golden) -> dict[str, Any]:
+def updated_again(found: dict[str, Any], golden: Golden) -> dict[str, Any]:
     """Statistics after a second, equal update: this original runs every edge twice."""
-    before = aj.torch_weights.search_state_dict(
-        initial_variables(golden), make_network(golden)
-    )
+    before = named(golden, initial_variables(golden))
     # after = 0.9 before + 0.1 batch, and so once more
     return {
         key: 1.9 * after - 0.9 * before[key] if "._ops." in key else after
-        for key, after in named.items()
+        for key, after in found.items()
     }
 
 

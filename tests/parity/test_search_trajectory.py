@@ -15,39 +15,32 @@ import pytest
 from golden import (
     ARCHITECTURE,
     Golden,
-    architecture,
     assert_close,
     assert_family_close,
-    initial_variables,
-    make_network,
     open_golden,
     tensor_of,
     to_nhwc,
 )
 from golden_pass import gradients_of
+from golden_walk import (
+    counts_architecture,
+    initial_state,
+    named,
+    network_of,
+    norm_of,
+    optimizers_of,
+    recorded,
+)
 
-import adarts_jax as aj
 from adarts_jax.bilevel import steps
-from adarts_jax.bilevel.optimizers import Optimizers, make_optimizers
-from adarts_jax.bilevel.steps import SearchState
-from benchmarks.torch_reference import recipe_weights
+from adarts_jax.bilevel.search_state import SearchState
 
-# Trajectory -> fixture whose weights it starts from.
-INITIAL = {
-    "C1_alpha_first_order": "B1_alpha_small",
-    "C3_pc_first_order": "B3_pc_small",
-    "C4_darts_first_order": "B4_darts_small",
-    "C5_att_first_order": "B5_att_after_every_3cells",
-}
 # In float32 a network of these meets a kink of a ReLU a rounding error away: from the
 # fourth step on it is another trajectory. In float64 all of them agree to 1e-12.
-FLOAT64 = INITIAL.keys() - {"C1_alpha_first_order"}
+FLOAT64 = {"C3_pc_first_order", "C4_darts_first_order", "C5_att_first_order"}
 NAMES = [
     "C1_alpha_first_order",
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("C3_pc_first_order", "C4_darts_first_order", "C5_att_first_order")
-    ),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(FLOAT64)),
 ]
 STEPS = range(1, 6)
 
@@ -73,16 +66,6 @@ class Trajectory(NamedTuple):
     boundary: SearchState
 
 
-def optimizers_of(rates: dict[str, Any]) -> Optimizers:
-    return make_optimizers(
-        momentum=rates["momentum"],
-        weight_decay=rates["weight_decay"],
-        gradient_clip=rates["grad_clip"],
-        architecture_betas=tuple(rates["arch_betas"]),
-        architecture_weight_decay=rates["arch_weight_decay"],
-    )
-
-
 @functools.cache
 def trajectory(shared: Path, name: str) -> Trajectory:
     """Walk the five steps, then take alpha-ADARTS' step at the start of an epoch."""
@@ -91,22 +74,11 @@ def trajectory(shared: Path, name: str) -> Trajectory:
 
 
 def walk(shared: Path, name: str) -> Trajectory:
-    golden, initial = open_golden(shared, name), open_golden(shared, INITIAL[name])
-    rates, network = golden.entry["hyperparameters"], make_network(initial)
-    optimizers = optimizers_of(rates)
+    golden = open_golden(shared, name)
+    rates, network = golden.entry["hyperparameters"], network_of(golden, shared)
+    optimizers = optimizers_of(golden)
     dtype = jnp.float64 if name in FLOAT64 else jnp.float32
-    arch: Any
-    variables, arch = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, dtype),
-        (initial_state(shared, golden), architecture(golden, "arch0")),
-    )
-    state = SearchState(
-        step=jnp.zeros((), jnp.int32),
-        weight_opt_state=optimizers.weight.init(variables["params"]),
-        arch=arch,
-        arch_opt_state=optimizers.architecture.init(arch),
-        **variables,
-    )
+    state = initial_state(golden, shared, optimizers, dtype)
 
     def differentiate(state: SearchState, split: str, index: int) -> Any:
         images = to_nhwc(golden[f"{split}_x"][index]).astype(dtype)
@@ -136,37 +108,11 @@ def walk(shared: Path, name: str) -> Trajectory:
         return Trajectory(records, weight_step(state, weight))
 
 
-def initial_state(shared: Path, golden: Golden) -> Any:
-    """Return the weights before the first step."""
-    initial = open_golden(shared, INITIAL[golden.name])
-    if golden.entry["init_state"] != "recipe":
-        assert golden.entry["init_state"] == f"{initial.name}.pt"
-        return initial_variables(initial)
-    state = recipe_weights.recipe_state(golden.entry["init_seed"], initial.spec)
-    return aj.torch_weights.search_variables(state, make_network(initial))
-
-
 def named_state(
     golden: Golden, shared: Path, state: SearchState
 ) -> dict[str, np.ndarray]:
-    network = make_network(open_golden(shared, INITIAL[golden.name]))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return aj.torch_weights.search_state_dict(variables, network)
-
-
-def recorded(golden: Golden, key: str) -> list[np.ndarray]:
-    """Return what the original had, in float32 and where stored in float64."""
-    return [golden[k] for k in (key, f"f64/{key}") if k in golden]
-
-
-def norm_of(tree: Any) -> Any:
-    leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(tree)]
-    return np.linalg.norm(np.concatenate(leaves).astype(np.float64))
-
-
-def has_parameters_of_architecture(golden: Golden) -> bool:
-    """Whether the original counts the architecture among its parameters."""
-    return golden.name.startswith("C5_att")
+    return named(golden, shared, variables)
 
 
 def check_losses(golden: Golden, shared: Path) -> None:
@@ -190,11 +136,11 @@ def check_gradient_norms(golden: Golden, shared: Path) -> None:
     for step, record in zip(
         STEPS, trajectory(shared, golden.name).records, strict=True
     ):
-        norm = norm_of(record.weight.params)
-        if has_parameters_of_architecture(golden):  # which were not cleared
+        both: Any = ()
+        if counts_architecture(golden):  # which was not cleared
             left = record.architecture.arch
             both = jax.tree.map(jnp.add, left, record.weight.arch)
-            norm = np.hypot(norm, norm_of(both))
+        norm = norm_of(record.weight.params, both)
         for want in recorded(golden, f"grad_norm/{step}"):
             assert_close(golden, "grad_norm", norm, want, str(step))
 
@@ -217,17 +163,17 @@ def check_states(golden: Golden, shared: Path) -> None:
     walked = trajectory(shared, golden.name)
     for step in (1, 5):
         state = walked.records[step - 1].state
-        named = named_state(golden, shared, state)
-        if has_parameters_of_architecture(golden):
-            named |= {name: tensor_of(state.arch, name) for name in ARCHITECTURE}
-        assert_family_close(golden, f"step{step}", named, projected=f"step{step}proj")
+        found = named_state(golden, shared, state)
+        if counts_architecture(golden):
+            found |= {name: tensor_of(state.arch, name) for name in ARCHITECTURE}
+        assert_family_close(golden, f"step{step}", found, projected=f"step{step}proj")
 
 
 def check_stale_step_at_an_epoch_boundary(golden: Golden, shared: Path) -> None:
     if not golden.keys("pack/boundary/"):
         return
-    named = named_state(golden, shared, trajectory(shared, golden.name).boundary)
-    assert_family_close(golden, "boundary", named, projected="boundaryproj")
+    found = named_state(golden, shared, trajectory(shared, golden.name).boundary)
+    assert_family_close(golden, "boundary", found, projected="boundaryproj")
 
 
 CHECKS = {

@@ -11,37 +11,34 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from golden import (
     ARCHITECTURE,
     Golden,
-    architecture,
     assert_close,
     assert_family_close,
     assert_projections_close,
-    initial_variables,
-    make_network,
     open_golden,
     tensor_of,
     to_nhwc,
 )
 from golden_pass import gradients_of
+from golden_walk import (
+    counts_architecture,
+    initial_state,
+    named,
+    network_of,
+    norm_of,
+    optimizers_of,
+    recorded,
+)
 
-import adarts_jax as aj
 from adarts_jax.bilevel import steps, unrolled
-from adarts_jax.bilevel.optimizers import make_optimizers
-from adarts_jax.bilevel.steps import SearchState
-from benchmarks.torch_reference import recipe_weights
+from adarts_jax.bilevel.search_state import SearchState
 
 pytestmark = pytest.mark.slow
 
-# Trajectory -> fixture of the same network; Att-DARTS moves the architecture too.
-INITIAL = {
-    "C4_darts_second_order": "B4_darts_small",
-    "C5_att_second_order": "B5_att_after_every_3cells",
-}
-MOVES = {"C5_att_second_order"}
+NAMES = ["C4_darts_second_order", "C5_att_second_order"]
 PHASES = unrolled.PHASES["finite_difference"]
 
 
@@ -63,38 +60,11 @@ def trajectory(shared: Path, name: str) -> list[Record]:
         return walk(shared, name)
 
 
-def initial_state(shared: Path, golden: Golden) -> Any:
-    """Return the weights before the first step."""
-    initial = open_golden(shared, INITIAL[golden.name])
-    if golden.entry["init_state"] != "recipe":
-        assert golden.entry["init_state"] == f"{initial.name}.pt"
-        return initial_variables(initial)
-    state = recipe_weights.recipe_state(golden.entry["init_seed"], initial.spec)
-    return aj.torch_weights.search_variables(state, make_network(initial))
-
-
 def walk(shared: Path, name: str) -> list[Record]:
-    golden, initial = open_golden(shared, name), open_golden(shared, INITIAL[name])
-    rates, network = golden.entry["hyperparameters"], make_network(initial)
-    optimizers = make_optimizers(
-        momentum=rates["momentum"],
-        weight_decay=rates["weight_decay"],
-        gradient_clip=rates["grad_clip"],
-        architecture_betas=tuple(rates["arch_betas"]),
-        architecture_weight_decay=rates["arch_weight_decay"],
-        virtual_momentum=name not in MOVES,
-    )
-    variables, arch = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float64),
-        (initial_state(shared, golden), architecture(golden, "arch0")),
-    )
-    state = SearchState(
-        step=jnp.zeros((), jnp.int32),
-        weight_opt_state=optimizers.weight.init(variables["params"]),
-        arch=arch,
-        arch_opt_state=optimizers.architecture.init(arch),
-        **variables,
-    )
+    golden = open_golden(shared, name)
+    rates, network = golden.entry["hyperparameters"], network_of(golden, shared)
+    optimizers = optimizers_of(golden)
+    state = initial_state(golden, shared, optimizers, jnp.float64)
     state = unrolled.begin_unrolling(state)
     update = jax.jit(
         functools.partial(
@@ -103,7 +73,7 @@ def walk(shared: Path, name: str) -> list[Record]:
             optimizers=optimizers,
             weight_learning_rate=rates["lr"],
             architecture_learning_rate=rates["arch_lr"],
-            moves_architecture=name in MOVES,
+            moves_architecture=counts_architecture(golden),
         )
     )
     records = []
@@ -128,24 +98,9 @@ def walk(shared: Path, name: str) -> list[Record]:
     return records
 
 
-def named(golden: Golden, shared: Path, variables: Any) -> dict[str, np.ndarray]:
-    network = make_network(open_golden(shared, INITIAL[golden.name]))
-    return aj.torch_weights.search_state_dict(variables, network)
-
-
-def norm_of(tree: Any) -> Any:
-    leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(tree)]
-    return np.linalg.norm(np.concatenate(leaves).astype(np.float64))
-
-
-def recorded(golden: Golden, key: str) -> list[np.ndarray]:
-    """Return what the original had, in float32 and where stored in float64."""
-    return [golden[k] for k in (key, f"f64/{key}") if k in golden]
-
-
 def architecture_tensors(golden: Golden, arch: Any) -> dict[str, Any]:
     """Return the tensors that lie in the state dict of Att-DARTS."""
-    if golden.name not in MOVES:
+    if not counts_architecture(golden):
         return {}
     return {name: tensor_of(arch, name) for name in ARCHITECTURE}
 
@@ -162,11 +117,11 @@ def check_weight_step(golden: Golden, shared: Path) -> None:
         found = record.passes[steps.WEIGHT]
         want = golden[f"train_logits/{step}"]
         assert_close(golden, "train_logits", found.logits, want, str(step))
-        norm = norm_of(found.params)
-        if golden.name in MOVES:  # those of the architecture step were not cleared
-            left = record.states[unrolled.MINUS].unrolling.direct
+        both: Any = ()
+        if counts_architecture(golden):  # which the architecture step did not clear
+            left = record.states[unrolled.MINUS].left
             both = jax.tree.map(jnp.add, left, found.arch)
-            norm = np.hypot(norm, norm_of(both))
+        norm = norm_of(found.params, both)
         for want in recorded(golden, f"grad_norm/{step}"):
             assert_close(golden, "grad_norm", norm, want, str(step))
 
@@ -193,9 +148,8 @@ def check_parts_of_the_first_gradient(golden: Golden, shared: Path) -> None:
         for name in ARCHITECTURE:
             for want in recorded(golden, f"unrolled/{family}/{name}"):
                 assert_close(golden, "unrolled", tensor_of(arch, name), want, name)
-    norm = norm_of(direct.params)
-    if golden.name in MOVES:
-        norm = np.hypot(norm, norm_of(direct.arch))
+    moved = direct.arch if counts_architecture(golden) else ()
+    norm = norm_of(direct.params, moved)
     for want in recorded(golden, "unrolled/vector_norm"):
         assert_close(golden, "unrolled", norm, want)
 
@@ -233,12 +187,12 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", INITIAL)
+@pytest.mark.parametrize("name", NAMES)
 def test_steps_of_second_order_follow_the_original(shared, name, check):
     CHECKS[check](open_golden(shared, name), shared)
 
 
-@pytest.mark.parametrize("name", INITIAL)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_array_is_checked(shared, name):
     golden = open_golden(shared, name)
     for check in CHECKS.values():

@@ -111,6 +111,26 @@ def test_element_names_are_unique_within_a_picture_page(run):
     assert [name for name in names if re.search(r"_\d+$", name)] == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"epoch": 1' + "0" * 400 + ', "weight/loss": 1}',
+        '{"epoch": -1000000000000000000, "weight/loss": 1}',
+        '{"epoch": 4, "weight/loss": 1' + "0" * 400 + "}",
+        '{"epoch": 4, "weight/loss": 1e308, "weight/accuracy": -1e308}',
+        '{"epoch": 4, "weight/loss": "x", "weight/accuracy": [1]}',
+    ],
+    ids=["huge epoch", "negative epoch", "huge integer", "huge number", "other kinds"],
+)
+def test_values_that_no_axis_can_show_are_left_out(run, line):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f"\n{line}\n")
+    config = {"warmup_epochs": 10**400, "method": "\ud800"}
+    (run / "config.json").write_text(json.dumps(config))
+    assert run_program(report, [str(run)]) == 0
+    Page((run / "report.html").read_text("utf-8"))
+
+
 def test_unfinished_run_shows_the_newest_genotype(run):
     folder = run / "genotypes"
     folder.mkdir()

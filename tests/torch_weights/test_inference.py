@@ -98,6 +98,16 @@ def test_other_operations_and_widths_do_not_fit(normal, concat):
     assert fitting_genotypes(state, infer_size(state), others) == []
 
 
+def test_attentions_with_kernels_of_their_own_fit():
+    attended = [("sep_conv_3x3", 0, "GE_theta-plus"), ("skip_connect", 1, "Identity")]
+    genotype = Genotype(attended, [2], CELL, [2])
+    state = state_dict_of(DerivedNetwork(genotype, 16, 3, 7))
+    assert fitting_genotypes(state, infer_size(state), {"it": genotype}) == ["it"]
+    wider = [("sep_conv_5x5", *attended[0][1:]), attended[1]]
+    others = {"other": Genotype(wider, [2], CELL, [2])}
+    assert fitting_genotypes(state, infer_size(state), others) == []
+
+
 def test_operations_without_weights_cannot_be_told_apart():
     state = state_dict_of(DerivedNetwork(Genotype(CELL, [2], CELL, [2]), 4, 3, 7))
     pool = [("sep_conv_3x3", 1), ("max_pool_3x3", 1)]
