@@ -246,8 +246,8 @@ def test_depthwise_gradients_side_by_side_cost_what_they_cost_alone():
 
         return jax.grad(total)(kernel)
 
-    x = jax.random.normal(jax.random.key(0), (3, 2, 6, 6, 5))
-    kernels = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+    x = jax.random.normal(jax.random.key(0), (3, 2, 6, 6, 16))
+    kernels = jax.random.normal(jax.random.key(1), (3, 3, 3, 16))
     alone = [gradient(*one) for one in zip(x, kernels, strict=True)]
     np.testing.assert_allclose(jax.vmap(gradient)(x, kernels), alone, rtol=1e-5)
 
@@ -256,7 +256,7 @@ def test_depthwise_gradients_side_by_side_cost_what_they_cost_alone():
         return analysis["flops"]
 
     once = work(gradient, x[0], kernels[0])
-    assert work(jax.vmap(gradient), x, kernels) < 3.5 * once
+    assert work(jax.vmap(gradient), x, kernels) < 4 * once  # not nine times
 
 
 CASES = {
