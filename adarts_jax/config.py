@@ -15,6 +15,9 @@ from adarts_jax.config_rules import (
     check_order,
     check_rates,
     check_searches,
+    check_share,
+    check_source,
+    check_warmup,
 )
 from adarts_jax.config_types import (
     Cells,
@@ -262,25 +265,15 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs = {self.warmup_epochs} must be smaller than epochs = "
-                f"{self.epochs}, or the architecture is never trained; try "
-                f"warmup_epochs = {self.epochs // 5}"
-            )
+        check_warmup(self.epochs, self.warmup_epochs)
         check_rates(
             self.epochs,
             warmup_epochs=self.weights.warmup_epochs,
             lowest=self.weights.min_learning_rate,
             highest=self.weights.learning_rate,
         )
-        check_source(self.data)
-        if self.data.fraction is not None and self.data.num_examples is not None:
-            raise ValueError(
-                f"data.fraction = {self.data.fraction} and data.num_examples = "
-                f"{self.data.num_examples} both say how many images to use; leave one "
-                "out"
-            )
+        check_source(self.data.source, self.data.name, self.data.data_dir)
+        check_share(self.data.fraction, self.data.num_examples)
         check_method(
             self.method,
             initialization=self.architecture.initialization,
@@ -306,13 +299,3 @@ class SearchConfig(Settings):
             self.network.channel_divisor,
         )
         return self
-
-
-def check_source(data: ImagesConfig) -> None:
-    """Check that the place of the data is given where one is needed."""
-    if data.source == "tfds" and not data.name:
-        raise ValueError("data.source = tfds needs data.name, such as cifar10")
-    if data.source in ("folder", "npz") and not data.data_dir:
-        raise ValueError(
-            f"data.source = {data.source} needs data.data_dir, the place of the data"
-        )

@@ -49,6 +49,34 @@ def check_method(
             )
 
 
+def check_source(source: str, name: str | None, data_dir: str | None) -> None:
+    """Check that the place of the data is given where one is needed."""
+    if source == "tfds" and not name:
+        raise ValueError("data.source = tfds needs data.name, such as cifar10")
+    if source in ("folder", "npz") and not data_dir:
+        raise ValueError(
+            f"data.source = {source} needs data.data_dir, the place of the data"
+        )
+
+
+def check_share(fraction: float | None, num_examples: int | None) -> None:
+    """Check that only one field says how many images to use."""
+    if fraction is not None and num_examples is not None:
+        raise ValueError(
+            f"data.fraction = {fraction} and data.num_examples = {num_examples} both "
+            "say how many images to use; leave one out"
+        )
+
+
+def check_warmup(epochs: int, warmup_epochs: int) -> None:
+    """Check that the architecture is trained at all."""
+    if warmup_epochs >= epochs:
+        raise ValueError(
+            f"warmup_epochs = {warmup_epochs} must be smaller than epochs = {epochs}, "
+            f"or the architecture is never trained; try warmup_epochs = {epochs // 5}"
+        )
+
+
 def check_searches(seed: int, num_searches: int, *, trains: bool) -> None:
     """Check that there are as many seeds and trainings as searches."""
     last = seed + num_searches - 1

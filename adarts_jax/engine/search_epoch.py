@@ -151,13 +151,9 @@ def train_phase(
         )
     indices = jnp.where(phase == ARCHITECTURE, other, orders.weight[within])
     own_seed = {} if data.seed is None else {"seed": data.seed}
-    if data.statistics is not None:
-        mean, std = data.statistics
-        transform = partial(batching.transform, mean=mean, std=std)
-        batching = dataclasses.replace(batching, transform=transform)
     state, values = update(
         training.state,
-        make_batch(key, data, indices, batching),
+        make_batch(key, data, indices, _own_batching(batching, data)),
         phase,
         weight_learning_rate=pace.weight_learning_rate,
         architecture_learning_rate=pace.architecture_learning_rate,
@@ -168,6 +164,15 @@ def train_phase(
     row = jnp.where(phase == WEIGHT, WEIGHT, ARCHITECTURE)
     metrics = add_values(training.metrics, values, row, number, is_first=is_first)
     return Training(state, metrics)
+
+
+def _own_batching(batching: Batching, data: SearchData) -> Batching:
+    """Normalise by the statistics of the search, where searches differ in them."""
+    if data.statistics is None:
+        return batching
+    mean, std = data.statistics
+    transform = partial(batching.transform, mean=mean, std=std)
+    return dataclasses.replace(batching, transform=transform)
 
 
 def train_steps(

@@ -281,6 +281,7 @@ SLOW = [name for name in CASES if name != "alpha_adarts"]
 )
 def test_real_networks_side_by_side(name, tmp_path, monkeypatch):
     """Two searches in one program and alone: equal to rounding."""
+    monkeypatch.setattr(devices, "_FOR_MANY_CALLS", devices._FOR_ONE_CALL)
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
     devices.use_compilation_cache(str(cache))
