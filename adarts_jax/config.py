@@ -222,8 +222,7 @@ class SearchConfig(Settings):
     seed: Seed = 2
     """of everything random in the run"""
     num_searches: Annotated[int, Field(ge=1, le=64)] = 1
-    """searches side by side in one program, 1 to 64, with the seeds seed, seed + 1 and
-    so on; each is the search that its seed gives alone"""
+    """side by side in one program, 1 to 64, each the one of its seed: seed, seed + 1 ..."""
     deterministic: bool = False
     """the same numbers in every run of a seed on a GPU too, true or false; slower
     there, no difference on a CPU"""
@@ -283,8 +282,8 @@ class SearchConfig(Settings):
         check_searches(
             self.seed,
             self.num_searches,
-            trains=METHODS[self.method].trains_architecture
-            or bool(self.options.weight_sharing),
+            name=self.method,
+            weight_sharing=bool(self.options.weight_sharing),
         )
         check_order(
             self.method,

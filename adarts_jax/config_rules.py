@@ -77,7 +77,9 @@ def check_warmup(epochs: int, warmup_epochs: int) -> None:
         )
 
 
-def check_searches(seed: int, num_searches: int, *, trains: bool) -> None:
+def check_searches(
+    seed: int, num_searches: int, *, name: str, weight_sharing: bool
+) -> None:
     """Check that there are as many seeds and trainings as searches."""
     last = seed + num_searches - 1
     if last >= 2**32:
@@ -85,6 +87,7 @@ def check_searches(seed: int, num_searches: int, *, trains: bool) -> None:
             f"num_searches = {num_searches} takes seeds up to {last}, but the largest "
             f"is {2**32 - 1}; make seed (now {seed}) or num_searches smaller"
         )
+    trains = METHODS[name].trains_architecture or weight_sharing
     if num_searches > 1 and not trains:
         raise ValueError(
             f"num_searches = {num_searches} means nothing to a random search that "
