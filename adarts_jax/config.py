@@ -222,7 +222,7 @@ class SearchConfig(Settings):
     seed: Seed = 2
     """of everything random in the run"""
     num_searches: Annotated[int, Field(ge=1, le=64)] = 1
-    """side by side in one program, 1 to 64, each the one of its seed: seed, seed + 1 ..."""
+    """side by side in one program, 1 to 64; the seeds are seed, seed + 1 and so on"""
     deterministic: bool = False
     """the same numbers in every run of a seed on a GPU too, true or false; slower
     there, no difference on a CPU"""
