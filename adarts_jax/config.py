@@ -14,6 +14,10 @@ from adarts_jax.config_rules import (
     check_method,
     check_order,
     check_rates,
+    check_searches,
+    check_share,
+    check_source,
+    check_warmup,
 )
 from adarts_jax.config_types import (
     Cells,
@@ -217,6 +221,8 @@ class SearchConfig(Settings):
     """search method"""
     seed: Seed = 2
     """of everything random in the run"""
+    num_searches: Annotated[int, Field(ge=1, le=64)] = 1
+    """side by side in one program, 1 to 64; the seeds are seed, seed + 1 and so on"""
     deterministic: bool = False
     """the same numbers in every run of a seed on a GPU too, true or false; slower
     there, no difference on a CPU"""
@@ -258,30 +264,26 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs = {self.warmup_epochs} must be smaller than epochs = "
-                f"{self.epochs}, or the architecture is never trained; try "
-                f"warmup_epochs = {self.epochs // 5}"
-            )
+        check_warmup(self.epochs, self.warmup_epochs)
         check_rates(
             self.epochs,
             warmup_epochs=self.weights.warmup_epochs,
             lowest=self.weights.min_learning_rate,
             highest=self.weights.learning_rate,
         )
-        check_source(self.data)
-        if self.data.fraction is not None and self.data.num_examples is not None:
-            raise ValueError(
-                f"data.fraction = {self.data.fraction} and data.num_examples = "
-                f"{self.data.num_examples} both say how many images to use; leave one "
-                "out"
-            )
+        check_source(self.data.source, self.data.name, self.data.data_dir)
+        check_share(self.data.fraction, self.data.num_examples)
         check_method(
             self.method,
             initialization=self.architecture.initialization,
             channel_divisor=self.network.channel_divisor,
             options=self.options.model_dump(exclude_none=True),
+        )
+        check_searches(
+            self.seed,
+            self.num_searches,
+            name=self.method,
+            weight_sharing=bool(self.options.weight_sharing),
         )
         check_order(
             self.method,
@@ -296,13 +298,3 @@ class SearchConfig(Settings):
             self.network.channel_divisor,
         )
         return self
-
-
-def check_source(data: ImagesConfig) -> None:
-    """Check that the place of the data is given where one is needed."""
-    if data.source == "tfds" and not data.name:
-        raise ValueError("data.source = tfds needs data.name, such as cifar10")
-    if data.source in ("folder", "npz") and not data.data_dir:
-        raise ValueError(
-            f"data.source = {data.source} needs data.data_dir, the place of the data"
-        )

@@ -49,6 +49,52 @@ def check_method(
             )
 
 
+def check_source(source: str, name: str | None, data_dir: str | None) -> None:
+    """Check that the place of the data is given where one is needed."""
+    if source == "tfds" and not name:
+        raise ValueError("data.source = tfds needs data.name, such as cifar10")
+    if source in ("folder", "npz") and not data_dir:
+        raise ValueError(
+            f"data.source = {source} needs data.data_dir, the place of the data"
+        )
+
+
+def check_share(fraction: float | None, num_examples: int | None) -> None:
+    """Check that only one field says how many images to use."""
+    if fraction is not None and num_examples is not None:
+        raise ValueError(
+            f"data.fraction = {fraction} and data.num_examples = {num_examples} both "
+            "say how many images to use; leave one out"
+        )
+
+
+def check_warmup(epochs: int, warmup_epochs: int) -> None:
+    """Check that the architecture is trained at all."""
+    if warmup_epochs >= epochs:
+        raise ValueError(
+            f"warmup_epochs = {warmup_epochs} must be smaller than epochs = {epochs}, "
+            f"or the architecture is never trained; try warmup_epochs = {epochs // 5}"
+        )
+
+
+def check_searches(
+    seed: int, num_searches: int, *, name: str, weight_sharing: bool
+) -> None:
+    """Check that there are as many seeds and trainings as searches."""
+    last = seed + num_searches - 1
+    if last >= 2**32:
+        raise ValueError(
+            f"num_searches = {num_searches} takes seeds up to {last}, but the largest "
+            f"is {2**32 - 1}; make seed (now {seed}) or num_searches smaller"
+        )
+    trains = METHODS[name].trains_architecture or weight_sharing
+    if num_searches > 1 and not trains:
+        raise ValueError(
+            f"num_searches = {num_searches} means nothing to a random search that "
+            "trains nothing; leave it out, or add options.weight_sharing = true"
+        )
+
+
 def check_rates(
     epochs: int, *, warmup_epochs: int, lowest: float, highest: float
 ) -> None:

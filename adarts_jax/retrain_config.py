@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from adarts_jax.config import ImagesConfig, Settings, check_source
-from adarts_jax.config_rules import check_rates
+from adarts_jax.config import ImagesConfig, Settings
+from adarts_jax.config_rules import check_rates, check_source
 from adarts_jax.config_types import (
     Cells,
     Channels,
@@ -143,7 +143,7 @@ class TrainingConfig(Settings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        check_source(self.data)
+        check_source(self.data.source, self.data.name, self.data.data_dir)
         _check_epochs(self)
         _check_data(self)
         _check_headline(self)

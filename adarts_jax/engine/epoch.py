@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 Batch = tuple[Float[Array, "batch height width channel"], Int[Array, " batch"]]
-Transform = Callable[[PRNGKeyArray, Array], Array]
+Transform = Callable[..., Array]  # of a key and pixels
 
 # Purposes of random numbers, folded into the root key; 2 and 3 draw the first state.
 _ORDER, _STEPS, _ROLLBACKS = 0, 1, 4
@@ -109,7 +109,12 @@ def redrawn(data: Data, rollbacks: int) -> Data:
     """Return data with other random numbers for each time a run has gone back."""
     if not rollbacks:
         return data
-    key = jax.random.fold_in(jax.random.fold_in(data.key, _ROLLBACKS), rollbacks)
+
+    def redraw(key: PRNGKeyArray) -> PRNGKeyArray:
+        return jax.random.fold_in(jax.random.fold_in(key, _ROLLBACKS), rollbacks)
+
+    # (search,) where there are several
+    key = jax.vmap(redraw)(data.key) if data.key.ndim else redraw(data.key)
     return dataclasses.replace(data, key=key)
 
 

@@ -5,9 +5,10 @@ Knows clocks and losses that are not finite; not what a step does.
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 
 from adarts_jax.engine.devices import wait_until_ready
 from adarts_jax.engine.epoch import Training
@@ -63,6 +64,7 @@ def run_steps(
     clock: StepClock,
     should_stop: Callable[[], bool],
     on_progress: Callable[[int], None],
+    names: Sequence[str] = ("",),
 ) -> tuple[Training, int]:
     """Advance from one step number to another, or until asked to stop.
 
@@ -75,12 +77,13 @@ def run_steps(
       clock: measures, and chooses the chunks.
       should_stop: asked between chunks.
       on_progress: called with the steps done after each chunk.
+      names: of the searches side by side, as part of a message.
 
     Returns:
       The state, and the number of steps it has done.
 
     Raises:
-      Diverged: a loss or gradient is not finite; names the step.
+      Diverged: a loss or gradient is not finite; names step and search.
     """
     done = first
     while done < last and not should_stop():
@@ -92,8 +95,16 @@ def run_steps(
             wait_until_ready(training.metrics)
         clock.record(steps, time.perf_counter() - start)
         done += steps
-        bad = int(jax.device_get(training.metrics.first_bad_step))
-        if bad >= 0:
-            raise Diverged(f"the loss or its gradient is not finite at step {bad}")
+        _check_finite(training, names)
         on_progress(done)
     return training, done
+
+
+def _check_finite(training: Training, names: Sequence[str]) -> None:
+    """Check the losses so far, of one search or of several."""
+    bad = np.atleast_1d(jax.device_get(training.metrics.first_bad_step))
+    if (bad < 0).all():
+        return
+    step = bad[bad >= 0].min()
+    whose = " and".join(n for n, b in zip(names, bad, strict=True) if b == step)
+    raise Diverged(f"the loss or its gradient is not finite at step {step}{whose}")

@@ -28,7 +28,7 @@ _OWN = (
     *("config.json", "manifest.json", "metrics.jsonl", "splits.json", "checkpoints"),
     *("genotypes", "genotype.json", "architecture.npz", "cells", "report.html"),
     *("model", "model_selected", "summary.json", "candidates.json", "trainings"),
-    *("selection.json", "table.txt"),
+    *("selection.json", "table.txt", "searches"),
     *("*.svg", "*.png", ".*.tmp"),
 )
 # What is there before config.json.
@@ -123,6 +123,10 @@ class RunDirectory:
     def training(self, name: str, seed: int) -> "RunDirectory":
         """One training of a selection."""
         return RunDirectory(self.path / "trainings" / f"{name}-seed{seed}")
+
+    def search(self, seed: int) -> "RunDirectory":
+        """One of several searches of a run."""
+        return RunDirectory(self.path / "searches" / f"seed_{seed}")
 
     def epoch_genotype(self, epoch: int) -> Path:
         """Genotype at the end of an epoch."""

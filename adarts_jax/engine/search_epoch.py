@@ -4,6 +4,7 @@ A step has two phases, the update of the architecture and that of the weights, s
 `Phase`. Pure functions on device arrays; no files, clocks or networks.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -41,6 +42,7 @@ class Phase(Protocol):
         *,
         weight_learning_rate: Float[Array, ""],
         architecture_learning_rate: Float[Array, ""],
+        **own_seed: Int[Array, ""],
     ) -> tuple[PyTree, Float[Array, " quantity"]]:
         """Return the next state and what was measured.
 
@@ -55,9 +57,15 @@ class SearchData(EpochData):
 
     Attributes:
       architecture_indices: int32, examples of the architecture split.
+      seed: uint32 scalar, where several searches draw in their passes; else None, and
+        that of the only one is part of the program.
+      statistics: mean and deviation per channel, float32 (2, channel), where several
+        searches differ in them; else None.
     """
 
     architecture_indices: PyTree
+    seed: PyTree = None
+    statistics: PyTree = None
 
 
 class Orders(NamedTuple):
@@ -142,18 +150,29 @@ def train_phase(
             draw, data.architecture_indices, batching.batch_size
         )
     indices = jnp.where(phase == ARCHITECTURE, other, orders.weight[within])
+    own_seed = {} if data.seed is None else {"seed": data.seed}
     state, values = update(
         training.state,
-        make_batch(key, data, indices, batching),
+        make_batch(key, data, indices, _own_batching(batching, data)),
         phase,
         weight_learning_rate=pace.weight_learning_rate,
         architecture_learning_rate=pace.architecture_learning_rate,
+        **own_seed,
     )
     first = jnp.where(pace.update_architecture, phases[0], WEIGHT)
     is_first = (within == 0) & (phase == first)
     row = jnp.where(phase == WEIGHT, WEIGHT, ARCHITECTURE)
     metrics = add_values(training.metrics, values, row, number, is_first=is_first)
     return Training(state, metrics)
+
+
+def _own_batching(batching: Batching, data: SearchData) -> Batching:
+    """Normalise by the statistics of the search, where searches differ in them."""
+    if data.statistics is None:
+        return batching
+    mean, std = data.statistics
+    transform = partial(batching.transform, mean=mean, std=std)
+    return dataclasses.replace(batching, transform=transform)
 
 
 def train_steps(

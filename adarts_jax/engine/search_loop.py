@@ -5,11 +5,11 @@ any run does (files, clocks, signals) in `session`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.steps import ARCHITECTURE, QUANTITIES, WEIGHT
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
@@ -17,13 +17,15 @@ from adarts_jax.engine import (
     epoch,
     files,
     metrics,
+    parallel_records,
+    parallel_searches,
     run_directory,
     search_program,
     search_records,
     search_setup,
 )
 from adarts_jax.engine.console import COMPILING, Console
-from adarts_jax.engine.epoch import Training
+from adarts_jax.engine.epoch import MetricSums, Training
 from adarts_jax.engine.run_directory import RunDirectory
 from adarts_jax.engine.search_epoch import SearchData
 from adarts_jax.engine.search_problem import Problem, make_problem
@@ -40,14 +42,17 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-      genotype: of the last epoch.
+      genotype: of the last epoch; of several searches that of the best one, see
+        `parallel_records`.
       metrics: one record per epoch, as in ``metrics.jsonl``.
       run_directory: where everything is.
+      genotypes: of every search, by seed.
     """
 
     genotype: Genotype
     metrics: tuple[dict[str, Any], ...]
     run_directory: Path
+    genotypes: Mapping[int, Genotype]
 
 
 def search(
@@ -84,7 +89,7 @@ def search(
     place = run_directory.choose_place(out, recipe, resume=resume)
     start = search_setup.prepare(config, place, resume=resume, overwrite=overwrite)
     problem = make_problem(config, start)
-    key = jax.random.key(config.seed)
+    key = parallel_searches.root_key(config)
     with open_session(
         place,
         overwrite=overwrite,
@@ -95,12 +100,10 @@ def search(
         is_saved = resume and bool(session.checkpoints.steps())
         if not is_saved:
             files.write_json(session.directory.config, config.model_dump(mode="json"))
-        files.replace(session.directory.splits, start.parts.save)
-        with devices.memory_advice(
-            f"make batch_size (now {config.batch_size}) or network.init_channels (now "
-            f"{config.network.init_channels}) smaller"
-        ):
-            data = search_program.put_data(start, key)
+        parallel_records.begin(session.directory, config, start)
+        seeds = None if problem.seed is None else parallel_searches.own_seeds(config)
+        with devices.memory_advice(search_setup.memory_advice(config)):
+            data = search_program.put_data(start, key, seeds)
             traced = search_program.trace_init(problem, key)
             if is_saved:
                 training, step = session.restore(traced.out_info)
@@ -118,7 +121,7 @@ def search(
                 )
                 work = make_work(config, problem, session.directory, program, data)
                 training = session.train(work, training, step)
-        return _finish(session, problem, training)
+        return _finish(session, config, problem, training)
 
 
 def make_work(
@@ -131,8 +134,13 @@ def make_work(
     """Return what a search does in an epoch, and what it writes down."""
 
     def describe(number: int) -> str:
+        several = f" of {config.num_searches} searches"
         is_frozen = number < config.warmup_epochs
-        return f"epoch {number}" + (", architecture frozen" if is_frozen else "")
+        return (
+            f"epoch {number}"
+            + (several if config.num_searches > 1 else "")
+            + (", architecture frozen" if is_frozen else "")
+        )
 
     return Work(
         begin=lambda number, rollbacks: program.advance(
@@ -152,6 +160,7 @@ def make_work(
             f"weights.gradient_clip (now {config.weights.gradient_clip})"
         ),
         goes_back=config.on_nan == "rollback",
+        names=parallel_searches.names(config),
     )
 
 
@@ -161,27 +170,60 @@ def _measure(
     run: RunDirectory,
     training: Training,
     number: int,
-) -> dict[str, Any]:
-    """Write the genotype of an epoch, and return what else there is to know."""
-    arch, method = training.state.arch, problem.method
-    genotype = search_records.current_genotype(arch, method)
-    pace = search_setup.epoch_pace(config, number)
-    place = run.epoch_genotype(number)
-    place.parent.mkdir(exist_ok=True)
-    files.write_text(place, genotype.to_json())
-    return {
-        **metrics.means(training.metrics, PHASES, QUANTITIES),
-        "weight/learning_rate": pace.weight_learning_rate,
-        "architecture/learning_rate": pace.architecture_learning_rate,
-        **search_records.describe_architecture(arch, method, genotype),
-    }
+) -> Mapping[str, Any]:
+    """Write the genotypes of an epoch, and return what else there is to know."""
+    places, singles = parallel_searches.places(run, config), _singles(problem, training)
+    records = []
+    for place, (arch, sums) in zip(places, singles, strict=True):
+        genotype = search_records.current_genotype(arch, problem.method)
+        file = place.epoch_genotype(number)
+        file.parent.mkdir(exist_ok=True)
+        files.write_text(file, genotype.to_json())
+        pace = search_setup.epoch_pace(config, number)
+        records.append(
+            {
+                **metrics.means(sums, PHASES, QUANTITIES),
+                "weight/learning_rate": pace.weight_learning_rate,
+                "architecture/learning_rate": pace.architecture_learning_rate,
+                **search_records.describe_architecture(arch, problem.method, genotype),
+            }
+        )
+    return parallel_records.note_epoch(
+        run,
+        places,
+        records,
+        [sums for _, sums in singles],
+        epoch=number,
+        step=(number + 1) * problem.batching.steps_per_epoch,
+    )
 
 
-def _finish(session: Session, problem: Problem, training: Training) -> SearchResult:
-    """Write the result, the genotype last."""
+def _finish(
+    session: Session, config: SearchConfig, problem: Problem, training: Training
+) -> SearchResult:
+    """Write the results, and last of all the genotype of the run."""
     session.settle()
-    arch, method = training.state.arch, problem.method
-    genotype = search_records.current_genotype(arch, method)
-    search_records.write_result(session.directory, arch, method, genotype)
-    records = tuple(session.log.records())
-    return SearchResult(genotype, records, session.directory.path)
+    run, singles = session.directory, _singles(problem, training)
+    results = list(zip(parallel_searches.places(run, config), singles, strict=True))
+    if problem.num_searches > 1:
+        best = parallel_records.best_search([sums for _, sums in singles])
+        results.append((run, singles[best]))
+    genotypes = []
+    for place, (arch, _) in results:
+        genotypes.append(search_records.current_genotype(arch, problem.method))
+        search_records.write_result(place, arch, problem.method, genotypes[-1])
+    seeds = [single.seed for single in parallel_searches.single_configs(config)]
+    return SearchResult(
+        genotypes[-1],
+        tuple(session.log.records()),
+        run.path,
+        dict(zip(seeds, genotypes, strict=False)),
+    )
+
+
+def _singles(
+    problem: Problem, training: Training
+) -> list[tuple[ArchitectureParams, MetricSums]]:
+    """Return architecture and sums of every search."""
+    both = (training.state.arch, training.metrics)
+    return parallel_searches.split(both, problem.num_searches)

@@ -40,6 +40,7 @@ class Problem:
       seed: of networks that draw; None for the others.
       repeat_every: see ``search_phase``.
       architecture_options: what else the first architecture depends on.
+      num_searches: side by side.
       trains: whether there is anything to train; not for a mere random genotype.
       precision: of products, a name JAX knows.
     """
@@ -56,6 +57,7 @@ class Problem:
     seed: int | None = None
     repeat_every: int | None = None
     architecture_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    num_searches: int = 1
     trains: bool = True
     precision: str = "default"
 
@@ -105,6 +107,7 @@ def make_problem(config: SearchConfig, start: Start) -> Problem:
             if options
             else {}
         ),
+        num_searches=config.num_searches,
         trains=method.trains_architecture or bool(options.get("weight_sharing")),
         precision="highest" if config.network.precision == "float32" else "default",
     )

@@ -16,6 +16,7 @@ from adarts_jax.bilevel.steps import QUANTITIES, WEIGHT
 from adarts_jax.engine import devices, epoch, search_epoch
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.pacing import Advance
+from adarts_jax.engine.parallel_searches import OWN_DATA, stack, vectorize
 from adarts_jax.engine.search_epoch import Pace, Phase, SearchData
 from adarts_jax.engine.search_problem import Problem, join_updates, make_updates
 from adarts_jax.engine.search_setup import Start
@@ -72,26 +73,40 @@ class SearchProgram:
         return self.program
 
 
-def put_data(start: Start, key: PRNGKeyArray) -> SearchData:
-    """Put the images of both splits on the device."""
-    parts = start.parts
+def put_data(
+    start: Start, key: PRNGKeyArray, seed: np.ndarray | None = None
+) -> SearchData:
+    """Put the images of all splits on the device.
 
-    def places(indices: np.ndarray) -> np.ndarray:
-        return np.searchsorted(parts.used, indices).astype(np.int32)
+    Args:
+      start: images and the splits of every search.
+      key: root of the random numbers, (search,) where there are several.
+      seed: see `SearchData`.
+    """
+    used = start.used
+
+    def places(indices: list[np.ndarray]) -> Any:
+        return stack([np.searchsorted(used, i).astype(np.int32) for i in indices])
 
     return jax.device_put(
         SearchData(
             images=start.data.images,
             labels=start.data.labels,
-            weight_indices=places(parts.weight_indices),
-            architecture_indices=places(parts.architecture_indices),
+            weight_indices=places([s.weight_indices for s in start.splits]),
+            architecture_indices=places([s.architecture_indices for s in start.splits]),
             key=key,
+            seed=seed,
+            statistics=start.own_statistics,
         )
     )
 
 
 def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
     """Trace the function from the root key to the first state.
+
+    Args:
+      problem: what is searched.
+      key: root of the random numbers, (search,) where there are several.
 
     Returns:
       A ``jax.stages.Traced``: ``out_info`` has shapes and types, ``lower().compile()``
@@ -121,7 +136,7 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
             state, epoch.zero_metrics(search_epoch.NUM_PHASES, len(QUANTITIES))
         )
 
-    return jax.jit(init).trace(key)
+    return jax.jit(vectorize(init, 0, problem.num_searches)).trace(key)
 
 
 def compile_search(
@@ -136,13 +151,11 @@ def compile_search(
     """
     is_host_loop = devices.loops_on_the_host()
     update, product = make_updates(problem)
-    draw_orders = jax.jit(
-        partial(
-            search_epoch.draw_orders,
-            batching=problem.batching,
-            one_pass=problem.one_pass,
-        )
+    draw_orders = partial(
+        search_epoch.draw_orders, batching=problem.batching, one_pass=problem.one_pass
     )
+    draw_orders = vectorize(draw_orders, (OWN_DATA, None), problem.num_searches)
+    draw_orders = jax.jit(draw_orders)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     orders = jax.eval_shape(draw_orders, data, number)
@@ -155,6 +168,8 @@ def compile_search(
             batching=problem.batching,
             phases=problem.phases,
         )
+        axes = (0, OWN_DATA, 0, None, None)
+        function = vectorize(function, axes, problem.num_searches)
         function = jax.jit(function, donate_argnums=0)
         with jax.default_matmul_precision(problem.precision):
             return devices.compile_ahead(function, template, data, orders, pace, number)

@@ -1,6 +1,7 @@
 """Everything that is decided and checked before a search touches a device or a file."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from adarts_jax.config import SearchConfig
 from adarts_jax.data import images, splits
 from adarts_jax.data.images import ImageData
 from adarts_jax.data.splits import SearchSplits
-from adarts_jax.engine import determinism, run_data
+from adarts_jax.engine import determinism, parallel_searches, run_data
 from adarts_jax.engine.run_directory import RunDirectory, check_config, check_place
 from adarts_jax.engine.search_epoch import Pace
 from adarts_jax.errors import UserError
@@ -26,16 +27,30 @@ class Start:
     """A search that may begin.
 
     Attributes:
-      data: the training images of both splits, in the order of the training set.
-      parts: weight split and architecture split, as indices into the training set.
+      data: the training images of all splits, in the order of the training set.
+      splits: weight split and architecture split of every search, as indices into the
+        training set; each as large as the first.
       statistics: mean and deviation per channel, pixels scaled to [0, 1].
       about: facts for the manifest: seed, and what identifies the data.
+      own_statistics: those of every search, float32 (search, 2, channel), where the
+        searches differ in their images; else None.
     """
 
     data: ImageData
-    parts: SearchSplits
+    splits: tuple[SearchSplits, ...]
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
     about: dict[str, Any]
+    own_statistics: np.ndarray | None = None
+
+    @property
+    def parts(self) -> SearchSplits:
+        """The splits of the first search."""
+        return self.splits[0]
+
+    @property
+    def used(self) -> np.ndarray:
+        """Indices of the images of all splits, ascending."""
+        return parallel_searches.union(self.splits)
 
 
 def prepare(
@@ -63,38 +78,39 @@ def prepare(
         check_config(
             run, config.model_dump(mode="json"), may_differ=run_data.MAY_DIFFER
         )
-    is_divided = resume and run.splits.is_file()
-    data, parts = load_images(
-        config, SearchSplits.load(run.splits) if is_divided else None
-    )
+    places = parallel_searches.places(run, config) if resume else ()
+    files = {n: place.splits for n, place in enumerate(places)}
+    saved = {n: SearchSplits.load(f) for n, f in files.items() if f.is_file()}
+    data, parts = load_images(config, saved)
     about = {"seed": config.seed, "data": run_data.identity(data)}
     if resume:
         run_data.check_same_data(run, about["data"])
     statistics = run_data.channel_statistics(config.data.normalization, data)
-    return Start(data, parts, statistics, about)
+    own = parallel_searches.own_statistics(config, data, parts)
+    return Start(data, parts, statistics, about, own)
 
 
 def load_images(
-    config: SearchConfig, parts: SearchSplits | None
-) -> tuple[ImageData, SearchSplits]:
-    """Load the images of both splits and check that the network can take them.
+    config: SearchConfig, saved: Mapping[int, SearchSplits]
+) -> tuple[ImageData, tuple[SearchSplits, ...]]:
+    """Load the images of all splits and check that the network can take them.
 
     Args:
       config: of the search.
-      parts: the splits of a run that is continued; None divides the training set.
+      saved: splits of searches that are continued, by their place in the run; for the
+        others the training set is divided.
 
     Raises:
       UserError: no such data, other data than before, a split smaller than a batch, or
         images too small.
     """
-    found = [] if parts is None else [parts]
+    found: list[SearchSplits] = []
 
     def select(labels: np.ndarray) -> np.ndarray:
         if len(labels) < 2:  # the source knows best what is missing
             return np.arange(len(labels))
-        found[:] = found or [make_splits(config, labels)]
-        found[0].check_size(len(labels))
-        return found[0].used
+        found[:] = _divide(config, saved, labels)
+        return parallel_searches.union(found)
 
     data = run_data.load_images(config, "train", select=select)
     height, width, _ = data.image_shape
@@ -102,13 +118,23 @@ def load_images(
     if choose_stem(config.network.stem, (height, width)) == "imagenet":
         reductions += IMAGENET_HALVINGS
     images.check_image_size(height, width, num_reductions=reductions)
-    parts = found[0] if found else make_splits(config, data.labels)
-    for indices, name in (
-        (parts.weight_indices, "weight split"),
-        (parts.architecture_indices, "architecture split"),
-    ):
-        images.check_batch(len(indices), config.batch_size, name)
-    return data, parts
+    for parts in found or _divide(config, saved, data.labels):
+        for indices, name in (
+            (parts.weight_indices, "weight split"),
+            (parts.architecture_indices, "architecture split"),
+        ):
+            images.check_batch(len(indices), config.batch_size, name)
+    return data, tuple(found)
+
+
+def _divide(
+    config: SearchConfig, saved: Mapping[int, SearchSplits], labels: np.ndarray
+) -> list[SearchSplits]:
+    singles = enumerate(parallel_searches.single_configs(config))
+    found = [saved.get(n) or make_splits(one, labels) for n, one in singles]
+    for parts in found:
+        parts.check_size(len(labels))
+    return found
 
 
 def make_splits(config: SearchConfig, labels: np.ndarray) -> SearchSplits:
@@ -167,4 +193,14 @@ def epoch_pace(config: SearchConfig, number: int) -> Pace:
         weight_learning_rate=np.float32(rate),
         architecture_learning_rate=np.float32(config.architecture.learning_rate),
         update_architecture=np.bool_(number >= config.warmup_epochs),
+    )
+
+
+def memory_advice(config: SearchConfig) -> str:
+    """Return what makes a search smaller, with the values now."""
+    fewer = f"num_searches (now {config.num_searches}), "
+    return (
+        f"make {fewer if config.num_searches > 1 else ''}batch_size (now "
+        f"{config.batch_size}) or network.init_channels (now "
+        f"{config.network.init_channels}) smaller"
     )

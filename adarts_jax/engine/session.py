@@ -196,6 +196,7 @@ class Session:
             clock=self._clock,
             should_stop=should_stop,
             on_progress=lambda done: self.show(done, about),
+            names=work.names,
         )
 
     def _go_back(

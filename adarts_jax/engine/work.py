@@ -23,6 +23,7 @@ class Work:
       summarise: record of an epoch -> a line for people.
       remedy: what a user can change when the loss is not finite.
       goes_back: whether the run then goes back to the beginning of the epoch by itself.
+      names: of the searches side by side, see `run_steps`.
     """
 
     begin: Callable[[int, int], Advance]
@@ -31,3 +32,4 @@ class Work:
     summarise: Callable[[Record], str]
     remedy: str
     goes_back: bool = False
+    names: tuple[str, ...] = ("",)

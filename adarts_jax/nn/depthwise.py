@@ -160,8 +160,32 @@ def _weight_gradient(x, g, kernel, stride, dilation):
     """
     if g.size * kernel.size >= MANY_PRODUCTS:
         return _sum_over_images(x, g, kernel.shape[0], stride, dilation)
-    convolve = functools.partial(_grouped, x, stride=stride, dilation=dilation)
-    return jax.vjp(convolve, kernel)[1](g)[0]
+    return _by_convolution(x, g, kernel, stride, dilation)
+
+
+def _by_convolution(x, g, kernel, stride, dilation):
+    """XLA's weight gradient; under `jax.vmap` one for each element of the new axis.
+
+    Together they would be the dense convolution of all their channels, whose work is
+    the square of their number.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def gradient(x, g, kernel):
+        convolve = functools.partial(_grouped, x, stride=stride, dilation=dilation)
+        return jax.vjp(convolve, kernel)[1](g)[0]
+
+    @gradient.def_vmap
+    def one_by_one(size, is_mapped, *arrays):
+        each = [
+            gradient(
+                *(a[n] if own else a for a, own in zip(arrays, is_mapped, strict=True))
+            )
+            for n in range(size)
+        ]
+        return jnp.stack(each), True
+
+    return gradient(x, g, kernel)
 
 
 def _sum_over_images(x, g, k, stride, dilation):
