@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import side_by_side
-from benchmarks.side_by_side import Benchmark, Program
-from benchmarks.timing import Record
+from benchmarks import ours, side_by_side
+from benchmarks.side_by_side import Benchmark, Built
 
 STEPS = "steps_of_four_searches"
 SEARCHES = 4
@@ -42,25 +41,20 @@ SETTINGS = {
 }
 
 
-def build(setting: Setting, num_searches: int) -> tuple[Record, dict[str, Program]]:
-    """Compile the step of a number of searches, as the engine does on this machine.
-
-    Returns:
-      What it cost, and the program.
-    """
+def build(setting: Setting, num_searches: int) -> Built:
+    """Compile the step of a number of searches, as the engine does on this machine."""
     import jax
 
     from adarts_jax.config import SearchConfig
     from adarts_jax.engine import (
         devices,
-        host_memory,
         parallel_searches,
         search_problem,
         search_program,
         search_setup,
     )
 
-    host_memory.keep_freed_memory()
+    ours.begin()
     network = {"init_channels": setting.init_channels, "num_cells": setting.num_cells}
     config = SearchConfig.model_validate(
         {
@@ -79,9 +73,7 @@ def build(setting: Setting, num_searches: int) -> tuple[Record, dict[str, Progra
     traced = search_program.trace_init(problem, key)
     training: Any = jax.block_until_ready(devices.compile_quickly(traced)(key))
     init_seconds = time.perf_counter() - begun
-    cpu = time.process_time()
     compiled = search_program.compile_search(problem, training, data)
-    compile_cpu_seconds = time.process_time() - cpu
     pace = search_setup.epoch_pace(config, config.epochs - 1)
     advance = compiled.advance(data, 0, pace)
 
@@ -91,16 +83,13 @@ def build(setting: Setting, num_searches: int) -> tuple[Record, dict[str, Progra
             training = advance(training, 1)
         jax.block_until_ready(training)
 
-    memory = compiled.program.memory_bytes
     setup = {
         "num_searches": num_searches,
-        "device": jax.devices()[0].device_kind,
+        **ours.about(),
         "init_seconds": init_seconds,
-        "compile_seconds": compiled.program.compile_seconds,
-        "compile_cpu_seconds": compile_cpu_seconds,
-        "predicted_mib": None if memory is None else memory / 2**20,
+        **ours.cost_of_compiling([compiled.program]),
     }
-    return setup, {STEPS: run}
+    return Built(setup, {STEPS: run}, ours.device_peak_mib)
 
 
 BENCHMARK = Benchmark(
