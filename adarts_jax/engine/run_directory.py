@@ -31,8 +31,8 @@ _OWN = (
     *("selection.json", "table.txt", "searches"),
     *("*.svg", "*.png", ".*.tmp"),
 )
-# What is there before config.json.
-_BEGUN = ("checkpoints", ".*.tmp")
+_BEGUN = ("checkpoints", ".*.tmp")  # what is there before config.json
+_SHOWN_CHANGES = 6  # of a config, in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +225,8 @@ def check_config(
         if name not in may_differ and old.get(name, ...) != new.get(name, ...)
     ]
     if changes:
+        if len(changes) > _SHOWN_CHANGES:
+            changes[_SHOWN_CHANGES:] = [f"{len(changes) - _SHOWN_CHANGES} more"]
         raise UserError(
             f"--resume: the run in {str(run.path)!r} has another config ("
             f"{', '.join(changes)}); leave these options out, or start a new run"

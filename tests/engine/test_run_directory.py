@@ -156,6 +156,13 @@ def test_another_config_is_shown_field_by_field(tmp_path):
     check_config(run, saved | {"epochs": 4}, may_differ=["epochs"])
 
 
+def test_a_stranger_config_is_not_listed_in_full(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.config.write_text("{}")
+    with pytest.raises(UserError, match=r"f5: absent -> 5, 14 more\); leave"):
+        check_config(run, {f"f{i}": i for i in range(20)})
+
+
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*config.json"):
