@@ -9,8 +9,8 @@ RUN ?= runs/digits
 search: $(VENV)/.installed ## a whole search on the embedded images, minutes on a laptop
 	$(BIN)/python -m adarts_jax.search --out $(RUN) $(ARGS)
 
-test: $(VENV)/.installed-test ## the default tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(VENV)/.installed-test ## the default tests, in two processes
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 slow-test: $(VENV)/.installed-test ## the full-size goldens and long runs too
 	$(BIN)/python -m pytest -q -m "slow and not gpu and not network" $(ARGS)

@@ -4,23 +4,19 @@
     python -m benchmarks.lowerings --setting search_full --only max_pool --most 10
 
 Shapes are those the networks ask for, the heaviest first. Depthwise: shifted
-multiply-adds against XLA's grouped convolution, forward and towards the input; towards
-the weights XLA's convolution against the sum over images (``nn.depthwise`` chooses
-between the two by ``MANY_PRODUCTS``). Pools: ours against ``lax.reduce_window``. All
-variants of a shape are compiled as the engine compiles, and run in one process in turn.
-Result: ``benchmarks/results/lowerings_<setting>.json``.
+multiply-adds against XLA's grouped convolution. Pools: ours against
+``lax.reduce_window``. All variants of a shape are compiled as the engine compiles, and
+run in one process in turn. Result: ``benchmarks/results/lowerings_<setting>.json``.
 """
 
 import argparse
 import dataclasses
-import math
 import os
 import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +53,9 @@ def passes(call: Call) -> dict[str, Variants]:
     def towards_input(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x, kernels, g: jax.vjp(lambda x: function(x, kernels), x)[1](g)
 
+    def towards_weights(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, kernels, g: jax.vjp(partial(function, x), kernels)[1](g)
+
     found = {
         "forward": {
             name: lambda x, kernels, g, function=function: function(x, kernels)
@@ -68,8 +67,7 @@ def passes(call: Call) -> dict[str, Variants]:
     }
     if call.kind == "depthwise":
         found["weight_gradient"] = {
-            "convolution": partial(_weight_gradients, call, math.inf),
-            "sum_over_images": partial(_weight_gradients, call, 0),
+            name: towards_weights(function) for name, function in forward.items()
         }
     return found
 
@@ -105,17 +103,6 @@ def _pools(call: Call) -> Variants:
         "ours": lambda x, _: own(x, sizes=call.sizes, stride=call.stride),
         "reduce_window": reduce_window,
     }
-
-
-def _weight_gradients(call: Call, limit: float, x: Any, kernels: Any, g: Any) -> Any:
-    """Gradients of all kernels by the way that ``limit`` selects."""
-    with mock.patch.object(depthwise, "MANY_PRODUCTS", limit):
-        return [
-            depthwise._weight_gradient(
-                x[min(o, len(x) - 1)], g[o], kernel, call.stride, call.dilation
-            )
-            for o, kernel in enumerate(kernels)
-        ]
 
 
 def arguments(call: Call) -> tuple[Any, tuple[Any, ...], Any]:

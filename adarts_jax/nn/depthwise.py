@@ -1,8 +1,8 @@
 """Depthwise convolution: the one place where its lowering is chosen.
 
 XLA's grouped convolution is slow on CPU, forward and towards the input (factor 20 to
-60 against shifted multiply-adds, see docs/performance.md); its gradient towards the
-weights is for small layers only, but compiles several times faster than any other.
+60 against shifted multiply-adds, see docs/performance.md) and towards the weights,
+where it does the work of a dense one.
 """
 
 import functools
@@ -18,9 +18,7 @@ from adarts_jax.nn import windows
 
 Lowering = Literal["shifted", "grouped"]
 
-# From so many products in XLA's weight gradient on, writing it out repays compiling.
-MANY_PRODUCTS = 20_000_000
-IMAGES_AT_ONCE = 8  # of the written-out weight gradient: what stays in a cache
+IMAGES_AT_ONCE = 8  # of the weight gradient; XLA does not fuse a sum of 16
 Stacked = Float[Array, "op batch height width channel"]
 Kernels = tuple[Float[Array, "k k channel"], ...]
 
@@ -147,49 +145,16 @@ def _shifted_backward(stride, dilation, residuals, g):
             for o in range(len(kernels))
         )
     gradients = tuple(
-        _weight_gradient(x[min(o, x.shape[0] - 1)], g[o], kernel, stride, dilation)
+        _weight_gradient(
+            x[min(o, x.shape[0] - 1)], g[o], kernel.shape[0], stride, dilation
+        )
         for o, kernel in enumerate(kernels)
     )
     return dx, gradients
 
 
-def _weight_gradient(x, g, kernel, stride, dilation):
-    """Gradient of one operation; the cheaper of two ways (docs/performance.md).
-
-    XLA's convolution does the work of a dense one, channels squared.
-    """
-    if g.size * kernel.size >= MANY_PRODUCTS:
-        return _sum_over_images(x, g, kernel.shape[0], stride, dilation)
-    return _by_convolution(x, g, kernel, stride, dilation)
-
-
-def _by_convolution(x, g, kernel, stride, dilation):
-    """XLA's weight gradient; under `jax.vmap` one for each element of the new axis.
-
-    Together they would be the dense convolution of all their channels, whose work is
-    the square of their number.
-    """
-
-    @jax.custom_batching.custom_vmap
-    def gradient(x, g, kernel):
-        convolve = functools.partial(_grouped, x, stride=stride, dilation=dilation)
-        return jax.vjp(convolve, kernel)[1](g)[0]
-
-    @gradient.def_vmap
-    def one_by_one(size, is_mapped, *arrays):
-        each = [
-            gradient(
-                *(a[n] if own else a for a, own in zip(arrays, is_mapped, strict=True))
-            )
-            for n in range(size)
-        ]
-        return jnp.stack(each), True
-
-    return gradient(x, g, kernel)
-
-
-def _sum_over_images(x, g, k, stride, dilation):
-    """Products of all taps of a kernel's row, a few images at a time.
+def _weight_gradient(x, g, k, stride, dilation):
+    """Gradient of one operation: products of one tap, a few images at a time.
 
     The sum over images is written out and that over pixels comes last: XLA's loops run
     through whole vectors in sums of arrays, not in reductions.
@@ -198,36 +163,31 @@ def _sum_over_images(x, g, k, stride, dilation):
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
     padded = windows.pad_axis(x, 1, padding, stride * (height + reach))
     padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
+    rows = windows.split_phases(padded, 1, stride)
+    phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
     count = max(n for n in range(1, IMAGES_AT_ONCE + 1) if batch % n == 0)
-    columns = [
-        jnp.stack(windows.split_phases(column, 1, stride)).reshape(
-            stride, -1, count, height + reach, width + reach, channels
-        )
-        for column in windows.split_phases(padded, 2, stride)
-    ]
+    phases = phases.reshape(stride, stride, -1, count, *phases.shape[3:])
     gradients = g.reshape(-1, count, height, width, channels)
     precise = jnp.promote_types(g.dtype, jnp.float32)
+    zero = jnp.uint32(0)  # unsigned indices need no case for negative ones
 
     def add(step, sums):
-        part, row = step // k, step % k
-        top = row * dilation
-        start = (top % stride, part, 0, top // stride, 0, 0)
-        size = (1, 1, count, height, width + reach, channels)
-        images = [lax.dynamic_slice(c, start, size)[0, 0] for c in columns]
+        step = step.astype(zero.dtype)
+        part, tap = step // k**2, step % k**2
+        top, left = tap // k * dilation, tap % k * dilation
+        corner = (top // stride, left // stride, zero)
+        start = (top % stride, left % stride, part, zero, *corner)
+        images = lax.dynamic_slice(phases, start, (1, 1, 1, *gradients.shape[1:]))
+        images = images[0, 0, 0].astype(precise)
         towards = lax.dynamic_index_in_dim(gradients, part, keepdims=False)
-        added = []
-        for j in range(k):
-            phase, left = j * dilation % stride, j * dilation // stride
-            tap = images[phase][:, :, left : left + width].astype(precise)
-            total = lax.dynamic_index_in_dim(sums[j], row, keepdims=False)
-            for n in range(count):
-                total = total + tap[n] * towards[n]
-            added.append(lax.dynamic_update_index_in_dim(sums[j], total, row, 0))
-        return tuple(added)
+        total = lax.dynamic_index_in_dim(sums, tap, keepdims=False)
+        for n in range(count):
+            total = total + images[n] * towards[n]
+        return lax.dynamic_update_index_in_dim(sums, total, tap, 0)
 
-    nothing = jnp.zeros((k, height, width, channels), precise)
-    sums = lax.fori_loop(0, k * (batch // count), add, (nothing,) * k)
-    return jnp.stack(sums, axis=1).sum((2, 3))
+    nothing = jnp.zeros((k**2, height, width, channels), precise)
+    sums = lax.fori_loop(0, k**2 * (batch // count), add, nothing)
+    return sums.sum((1, 2)).reshape(k, k, channels)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
