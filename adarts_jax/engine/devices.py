@@ -66,15 +66,17 @@ def compile_ahead(function: Any, *shapes: PyTree) -> Program:
       *shapes: arguments, or ``ShapeDtypeStruct`` in their place.
     """
     stages: dict[str, tuple[float, float]] = {}
-    with _timed(stages, "trace"):
-        traced = function.trace(*shapes)
-    with _timed(stages, "lower"):
-        lowered = traced.lower()
-    with _timed(stages, "compile"):
-        compiled = _compile(lowered, _FOR_MANY_CALLS)
-        host_memory.give_back_freed_memory()  # hundreds of MB of the compiler
+    with host_memory.garbage_kept():
+        with _timed(stages, "trace"):
+            traced = function.trace(*shapes)
+        with _timed(stages, "lower"):
+            lowered = traced.lower()
+        with _timed(stages, "compile"):
+            compiled = _compile(lowered, _FOR_MANY_CALLS)
+        memory = _predicted_memory(compiled)
+        del traced, lowered
     seconds = sum(wall for wall, _ in stages.values())
-    return Program(compiled, seconds, _predicted_memory(compiled), stages)
+    return Program(compiled, seconds, memory, stages)
 
 
 def compile_quickly(traced: Any) -> Callable[..., Any]:

@@ -169,24 +169,31 @@ def _weight_gradient(x, g, k, stride, dilation):
     phases = phases.reshape(stride, stride, -1, count, *phases.shape[3:])
     gradients = g.reshape(-1, count, height, width, channels)
     precise = jnp.promote_types(g.dtype, jnp.float32)
-    zero = jnp.uint32(0)  # unsigned indices need no case for negative ones
+    zero, parts = jnp.uint32(0), batch // count  # unsigned: no negative indices
 
-    def add(step, sums):
-        step = step.astype(zero.dtype)
-        part, tap = step // k**2, step % k**2
-        top, left = tap // k * dilation, tap % k * dilation
+    def add(carry):
+        _, part, row, column, sums = carry
+        top, left = row * dilation, column * dilation
         corner = (top // stride, left // stride, zero)
         start = (top % stride, left % stride, part, zero, *corner)
         images = lax.dynamic_slice(phases, start, (1, 1, 1, *gradients.shape[1:]))
         images = images[0, 0, 0].astype(precise)
         towards = lax.dynamic_index_in_dim(gradients, part, keepdims=False)
+        tap = row * k + column
         total = lax.dynamic_index_in_dim(sums, tap, keepdims=False)
         for n in range(count):
             total = total + images[n] * towards[n]
-        return lax.dynamic_update_index_in_dim(sums, total, tap, 0)
+        sums = lax.dynamic_update_index_in_dim(sums, total, tap, 0)
+        ends_row = column == k - 1
+        ends_part = ends_row & (row == k - 1)
+        column = jnp.where(ends_row, zero, column + 1)
+        row = jnp.where(ends_part, zero, row + ends_row)
+        is_last = ends_part & (part == parts - 1)
+        return ~is_last, part + ends_part, row, column, sums
 
     nothing = jnp.zeros((k**2, height, width, channels), precise)
-    sums = lax.fori_loop(0, k**2 * (batch // count), add, nothing)
+    start = (jnp.bool_(True), zero, zero, zero, nothing)  # noqa: FBT003
+    *_, sums = lax.while_loop(lambda carry: carry[0], add, start)
     return sums.sum((1, 2)).reshape(k, k, channels)
 
 

@@ -1,7 +1,9 @@
 """Memory of the C library: kept between steps, given back after compiling."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -43,13 +45,36 @@ def test_buffers_of_a_step_are_used_again():
     assert page_faults("leave") > PAGES / 2  # or the advice is not needed any more
 
 
-def test_giving_back_keeps_what_is_in_use():
+class Knot:
+    """An object that only the garbage collector frees."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_garbage_is_kept_for_a_while_and_then_collected():
     kept = bytearray(b"x" * 1_000_000)
-    host_memory.give_back_freed_memory()
+    with host_memory.garbage_kept():
+        assert not gc.isenabled()
+        knot = weakref.ref(Knot())
+        assert knot() is not None
+    assert gc.isenabled()
+    assert knot() is None
     assert kept == b"x" * 1_000_000
+
+
+def test_who_collects_no_garbage_is_left_alone():
+    gc.disable()
+    try:
+        with host_memory.garbage_kept():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(host_memory, "_c_library", lambda: None)
     assert not host_memory.keep_freed_memory()
-    host_memory.give_back_freed_memory()
+    with host_memory.garbage_kept():
+        pass
