@@ -11,7 +11,11 @@ import pytest
 
 from adarts_jax.nn import layers, pooling
 from adarts_jax.nn.batch_norm import BatchNorm
-from adarts_jax.nn.depthwise import Lowering, depthwise_conv
+from adarts_jax.nn.depthwise import (
+    Lowering,
+    depthwise_conv,
+    weight_gradients_if,
+)
 from adarts_jax.nn.mixed_norm import NormalizedSum
 
 LOWERINGS: tuple[Lowering, ...] = ("shifted", "grouped")
@@ -68,6 +72,24 @@ def test_depthwise_lowerings_agree(sizes, ops, shape, stride, dilation):
         for lowering in LOWERINGS
     ]
     jax.tree.map(assert_near, *results)
+
+
+def test_unwanted_weight_gradients_are_zero_and_nothing_else_changes():
+    x, kernels = draw(0, 1, 6, 5, 5, 2), (draw(1, 3, 3, 2), draw(2, 5, 5, 2))
+    cotangent = draw(3, 2, 6, 5, 5, 2)
+
+    @jax.jit
+    def run(wanted):
+        with weight_gradients_if(wanted):
+            y, backward = jax.vjp(depthwise_conv, x, kernels)
+        return y, backward(cotangent)
+
+    y, (dx, dkernels) = run(jnp.array(True))
+    other_y, (other_dx, zeros) = run(jnp.array(False))
+    assert run._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
+    jax.tree.map(np.testing.assert_array_equal, (y, dx), (other_y, other_dx))
+    assert all(np.abs(d).min() > 0 for d in dkernels)
+    assert not any(np.any(d) for d in zeros)
 
 
 def test_depthwise_by_hand():

@@ -22,6 +22,7 @@ from adarts_jax.bilevel.optimizers import (
 )
 from adarts_jax.bilevel.search_state import SearchState as SearchState
 from adarts_jax.bilevel.search_state import init_state as init_state
+from adarts_jax.nn.depthwise import weight_gradients_if
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -100,7 +101,8 @@ def search_phase(
       attention is the same for all channels.
     """
     key = None if seed is None else pass_key(seed, state, phase)
-    found = _differentiate(state, batch, network, key)
+    with weight_gradients_if(phase == WEIGHT):
+        found = _differentiate(state, batch, network, key)
 
     def of_architecture(state: SearchState, found: Gradients) -> tuple:
         state = dataclasses.replace(state, batch_stats=found.batch_stats)

@@ -49,7 +49,8 @@ def load(
       channels: 1 (luminance) or 3 (RGB) for pictures of ``tfds`` and ``folder``; None
         is what the data set declares, 3 for folders. Arrays keep the channels they
         have; asking for another number is an error.
-      select: which images are wanted; None wants all. A folder opens no other file.
+      select: which images are wanted; None wants all. Of ``tfds`` and ``folder`` no
+        other is decoded.
 
     Returns:
       Images with at least two classes. Call it again for another split: the classes
@@ -71,7 +72,7 @@ def load(
     if source == "digits":
         data = _load_digits(split, place, name)
     elif source == "tfds":
-        data = _load_tfds(split, place, name, image_size, channels)
+        data = _load_tfds(split, place, name, image_size, channels, select)
     elif source == "folder":
         root = _require_place(source, place) / (name or "")
         data = folder.load_folder(
@@ -83,7 +84,7 @@ def load(
         )
     else:
         data = npz.load_npz(_require_place(source, place) / (name or ""), split=split)
-    if select is not None and source != "folder":
+    if select is not None and source in ("digits", "npz"):
         data = images.keep(data, select(data.labels))
     data = _fit(data, source, image_size, channels)
     check_classes(data, f"{source} data, split {split!r},")
@@ -106,11 +107,17 @@ def _load_tfds(
     name: str | None,
     image_size: int | None,
     channels: int | None,
+    select: Select | None,
 ) -> ImageData:
     if not name:
         raise UserError("source 'tfds' needs the name of a data set: name='cifar10'")
     return tfds.load_tfds(
-        name, split=split, data_dir=place, channels=channels, image_size=image_size
+        name,
+        split=split,
+        data_dir=place,
+        channels=channels,
+        image_size=image_size,
+        select=select,
     )
 
 

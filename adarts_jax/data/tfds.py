@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adarts_jax.data import pictures
-from adarts_jax.data.images import ImageData
+from adarts_jax.data.images import ImageData, Select
 from adarts_jax.errors import UserError, did_you_mean
 
 FORMAT = "array_record"
@@ -34,6 +34,7 @@ def load_tfds(
     data_dir: Path | None = None,
     channels: int | None = None,
     image_size: int | None = None,
+    select: Select | None = None,
 ) -> ImageData:
     """Load one split of a prepared data set into memory.
 
@@ -45,6 +46,8 @@ def load_tfds(
         ``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``.
       channels: 1 or 3; None as the data set declares.
       image_size: side in pixels to which images are stretched; None keeps the size.
+      select: which images are wanted; the files are read twice then, and no other
+        image is decoded or held. None wants all.
 
     Returns:
       Images in the order of the files.
@@ -62,10 +65,21 @@ def load_tfds(
     if stored.np_dtype not in (np.uint8, np.uint16):
         raise UserError(f"{name!r} stores {stored.np_dtype} images, not pictures")
     source = _open_split(builder, split, image_key, name)
-    labels = np.empty(len(source), np.int32)
+    what = f"{name} {split}"
+    wanted = np.arange(len(source))
+    if select is not None:
+        examples = _read(source, wanted, what)
+        wanted = select(np.array([e[label_key] for _, e in examples], np.int32))
+    labels = np.empty(len(wanted), np.int32)
+
+    def encoded() -> Iterator[tuple[str, bytes]]:
+        for place, (index, example) in enumerate(_read(source, wanted, what)):
+            labels[place] = example[label_key]
+            yield f"{what}[{index}]", example[image_key]
+
     images = pictures.decode_all(
-        _read(source, image_key, label_key, labels, f"{name} {split}"),
-        len(source),
+        encoded(),
+        len(wanted),
         channels=channels or (1 if stored.shape[-1] == 1 else 3),
         image_size=image_size,
     )
@@ -220,22 +234,16 @@ def _open_split(builder: Any, split: str, image_key: str, name: str) -> Any:
 
 
 def _read(
-    source: Any,
-    image_key: str,
-    label_key: str,
-    labels: np.ndarray,
-    what: str,
-) -> Iterator[tuple[str, bytes]]:
-    """Yield encoded images under a name and fill in their labels on the way."""
-    for start in range(0, len(source), READ_AHEAD):
-        indices = range(start, min(start + READ_AHEAD, len(source)))
+    source: Any, wanted: np.ndarray, what: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield examples, images encoded, with their places in the split."""
+    for start in range(0, len(wanted), READ_AHEAD):
+        indices = wanted[start : start + READ_AHEAD].tolist()
         try:
-            examples = source.__getitems__(list(indices))
+            examples = source.__getitems__(indices)
         except (RuntimeError, OSError, ValueError) as error:
             raise _damaged(what, error) from error
-        for index, example in zip(indices, examples, strict=True):
-            labels[index] = example[label_key]
-            yield f"{what}[{index}]", example[image_key]
+        yield from zip(indices, examples, strict=True)
 
 
 def _class_names(label: Any) -> tuple[str, ...]:

@@ -5,14 +5,17 @@ XLA's grouped convolution is slow on CPU, forward and towards the input (factor 
 where it does the work of a dense one.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from adarts_jax.nn import windows
 
@@ -21,6 +24,25 @@ Lowering = Literal["shifted", "grouped"]
 IMAGES_AT_ONCE = 8  # of the weight gradient; XLA does not fuse a sum of 16
 Stacked = Float[Array, "op batch height width channel"]
 Kernels = tuple[Float[Array, "k k channel"], ...]
+
+_is_wanted: contextvars.ContextVar[Bool[Array, ""] | bool] = contextvars.ContextVar(
+    "gradients towards kernels are wanted", default=True
+)
+
+
+@contextlib.contextmanager
+def weight_gradients_if(wanted: Bool[Array, ""]) -> Iterator[None]:
+    """Let gradients towards kernels be zero, and cost nothing, if they are not wanted.
+
+    For programs that serve several purposes: those gradients are a fifth of a pass on a
+    CPU. Holds for what is traced inside; ``wanted`` may be traced. The "grouped"
+    lowering computes them in any case.
+    """
+    token = _is_wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _is_wanted.reset(token)
 
 
 def depthwise_conv(
@@ -48,7 +70,8 @@ def depthwise_conv(
     if lowering is None:
         lowering = "shifted" if jax.default_backend() == "cpu" else "grouped"
     if lowering == "shifted":
-        return _traced_once(x, kernels, stride, dilation)
+        wanted = jnp.asarray(_is_wanted.get())
+        return _traced_once(x, kernels, wanted, stride, dilation)
     images = [x[min(o, x.shape[0] - 1)] for o in range(len(kernels))]
     return jnp.stack(
         [
@@ -125,17 +148,20 @@ def _sum_of_taps(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> St
     return total.astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shifted(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacked:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _shifted(
+    x: Stacked, kernels: Kernels, wanted: Bool[Array, ""], stride: int, dilation: int
+) -> Stacked:
+    del wanted
     return _sum_of_taps(x, kernels, stride, dilation)
 
 
-def _shifted_forward(x, kernels, stride, dilation):
-    return _sum_of_taps(x, kernels, stride, dilation), (x, kernels)
+def _shifted_forward(x, kernels, wanted, stride, dilation):
+    return _sum_of_taps(x, kernels, stride, dilation), (x, kernels, wanted)
 
 
 def _shifted_backward(stride, dilation, residuals, g):
-    x, kernels = residuals
+    x, kernels, wanted = residuals
     size = x.shape[2:4]
     if x.shape[0] == len(kernels):
         dx = _input_gradient(g, kernels, size, stride, dilation)
@@ -146,14 +172,14 @@ def _shifted_backward(stride, dilation, residuals, g):
         )
     gradients = tuple(
         _weight_gradient(
-            x[min(o, x.shape[0] - 1)], g[o], kernel.shape[0], stride, dilation
+            x[min(o, x.shape[0] - 1)], g[o], kernel.shape[0], wanted, stride, dilation
         )
         for o, kernel in enumerate(kernels)
     )
-    return dx, gradients
+    return dx, gradients, None
 
 
-def _weight_gradient(x, g, k, stride, dilation):
+def _weight_gradient(x, g, k, wanted, stride, dilation):
     """Gradient of one operation: products of one tap, a few images at a time.
 
     The sum over images is written out and that over pixels comes last: XLA's loops run
@@ -192,7 +218,7 @@ def _weight_gradient(x, g, k, stride, dilation):
         return ~is_last, part + ends_part, row, column, sums
 
     nothing = jnp.zeros((k**2, height, width, channels), precise)
-    start = (jnp.bool_(True), zero, zero, zero, nothing)  # noqa: FBT003
+    start = (wanted, zero, zero, zero, nothing)
     *_, sums = lax.while_loop(lambda carry: carry[0], add, start)
     return sums.sum((1, 2)).reshape(k, k, channels)
 
@@ -200,7 +226,7 @@ def _weight_gradient(x, g, k, stride, dilation):
 _shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
-_traced_once = jax.jit(_shifted, static_argnums=(2, 3))
+_traced_once = jax.jit(_shifted, static_argnums=(3, 4))
 
 
 def _input_gradient(

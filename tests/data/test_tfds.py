@@ -75,6 +75,25 @@ def test_size_and_channels_on_request(prepared):
     assert data.images.shape == (20, 16, 16, 1)
 
 
+def test_only_wanted_images_are_decoded(prepared, monkeypatch):
+    everything = load(prepared)
+    decoded = []
+
+    def decode_all(items, count, **options):
+        items = list(items)
+        decoded.extend(name for name, _ in items)
+        return decode(items, count, **options)
+
+    decode = tfds.pictures.decode_all
+    monkeypatch.setattr(tfds.pictures, "decode_all", decode_all)
+    data = load(prepared, select=lambda labels: np.flatnonzero(labels == 8))
+    wanted = np.flatnonzero(everything.labels == 8)
+    assert 1 < len(wanted) < 20
+    assert decoded == [f"cifar10 test[:20][{index}]" for index in wanted]
+    np.testing.assert_array_equal(data.images, everything.images[wanted])
+    assert set(data.labels.tolist()) == {8}
+
+
 def test_version_may_be_named(prepared):
     load(prepared, name=f"cifar10:{VERSION}", split="test[:1]")
     message = error(prepared, name="cifar10:1.0.0")
