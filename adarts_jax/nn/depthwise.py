@@ -195,7 +195,7 @@ def _weight_gradient(x, g, k, wanted, stride, dilation):
     phases = phases.reshape(stride, stride, -1, count, *phases.shape[3:])
     gradients = g.reshape(-1, count, height, width, channels)
     precise = jnp.promote_types(g.dtype, jnp.float32)
-    zero, parts = jnp.uint32(0), batch // count  # unsigned: no negative indices
+    zero = jnp.uint32(0)  # unsigned: no case for negative indices
 
     def add(carry):
         _, part, row, column, sums = carry
@@ -210,17 +210,26 @@ def _weight_gradient(x, g, k, wanted, stride, dilation):
         for n in range(count):
             total = total + images[n] * towards[n]
         sums = lax.dynamic_update_index_in_dim(sums, total, tap, 0)
-        ends_row = column == k - 1
-        ends_part = ends_row & (row == k - 1)
-        column = jnp.where(ends_row, zero, column + 1)
-        row = jnp.where(ends_part, zero, row + ends_row)
-        is_last = ends_part & (part == parts - 1)
-        return ~is_last, part + ends_part, row, column, sums
+        return *_count_up(part, row, column, (batch // count, k)), sums
 
     nothing = jnp.zeros((k**2, height, width, channels), precise)
     start = (wanted, zero, zero, zero, nothing)
     *_, sums = lax.while_loop(lambda carry: carry[0], add, start)
     return sums.sum((1, 2)).reshape(k, k, channels)
+
+
+def _count_up(part, row, column, ends):
+    """Return whether there is a next tap, and its part, row and column.
+
+    Every result takes several operations, so that XLA fuses them: one that stands alone
+    in a loop costs its CPU compiler a walk through the whole program.
+    """
+    parts, k = ends
+    ends_row = column == k - 1
+    ends_part = ends_row & (row == k - 1)
+    is_last = ends_part & (part == parts - 1)
+    row = jnp.where(ends_part, 0, row + ends_row)
+    return ~is_last, part + ends_part, row, jnp.where(ends_row, 0, column + 1)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
