@@ -3,10 +3,11 @@
 Reads what is on disk and nothing else: no download, no preparation, no network.
 """
 
+import functools
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ FORMAT = "array_record"
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 INFO_FILE = "dataset_info.json"
 READ_AHEAD = 1000
+HELD_BYTES = 2**29  # of encoded images, instead of reading them twice
+
+Example = tuple[int, Mapping[str, Any]]  # its place in the split, its features
 
 _NAME = re.compile(
     r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+-]*))?(?::(?P<version>\d+\.\d+\.\d+))?"
@@ -46,8 +50,8 @@ def load_tfds(
         ``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``.
       channels: 1 or 3; None as the data set declares.
       image_size: side in pixels to which images are stretched; None keeps the size.
-      select: which images are wanted; the files are read twice then, and no other
-        image is decoded or held. None wants all.
+      select: which images are wanted; no other is decoded. Files of more than
+        `HELD_BYTES` are read twice for it. None wants all.
 
     Returns:
       Images in the order of the files.
@@ -66,14 +70,19 @@ def load_tfds(
         raise UserError(f"{name!r} stores {stored.np_dtype} images, not pictures")
     source = _open_split(builder, split, image_key, name)
     what = f"{name} {split}"
+    read = functools.partial(_read, source, what=what)
     wanted = np.arange(len(source))
+    examples: Iterable[Example] = read(wanted)
     if select is not None:
-        examples = _read(source, wanted, what)
-        wanted = select(np.array([e[label_key] for _, e in examples], np.int32))
+        size = builder.info.splits[split.partition("[")[0]].num_bytes
+        held = list(examples) if size <= HELD_BYTES else None
+        labels = [example[label_key] for _, example in held or examples]
+        wanted = select(np.array(labels, np.int32))
+        examples = [held[index] for index in wanted] if held else read(wanted)
     labels = np.empty(len(wanted), np.int32)
 
     def encoded() -> Iterator[tuple[str, bytes]]:
-        for place, (index, example) in enumerate(_read(source, wanted, what)):
+        for place, (index, example) in enumerate(examples):
             labels[place] = example[label_key]
             yield f"{what}[{index}]", example[image_key]
 
@@ -233,10 +242,8 @@ def _open_split(builder: Any, split: str, image_key: str, name: str) -> Any:
         ) from error
 
 
-def _read(
-    source: Any, wanted: np.ndarray, what: str
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield examples, images encoded, with their places in the split."""
+def _read(source: Any, wanted: np.ndarray, *, what: str) -> Iterator[Example]:
+    """Yield examples, images encoded."""
     for start in range(0, len(wanted), READ_AHEAD):
         indices = wanted[start : start + READ_AHEAD].tolist()
         try:

@@ -75,7 +75,9 @@ def test_size_and_channels_on_request(prepared):
     assert data.images.shape == (20, 16, 16, 1)
 
 
-def test_only_wanted_images_are_decoded(prepared, monkeypatch):
+@pytest.mark.parametrize("held_bytes", [0, 2**29])
+def test_only_wanted_images_are_decoded(prepared, monkeypatch, held_bytes):
+    monkeypatch.setattr(tfds, "HELD_BYTES", held_bytes)
     everything = load(prepared)
     decoded = []
 
