@@ -70,15 +70,8 @@ def load_tfds(
         raise UserError(f"{name!r} stores {stored.np_dtype} images, not pictures")
     source = _open_split(builder, split, image_key, name)
     what = f"{name} {split}"
-    read = functools.partial(_read, source, what=what)
-    wanted = np.arange(len(source))
-    examples: Iterable[Example] = read(wanted)
-    if select is not None:
-        size = builder.info.splits[split.partition("[")[0]].num_bytes
-        held = list(examples) if size <= HELD_BYTES else None
-        labels = [example[label_key] for _, example in held or examples]
-        wanted = select(np.array(labels, np.int32))
-        examples = [held[index] for index in wanted] if held else read(wanted)
+    size = builder.info.splits[split.partition("[")[0]].num_bytes
+    wanted, examples = _choose(source, select, label_key, what, hold=size <= HELD_BYTES)
     labels = np.empty(len(wanted), np.int32)
 
     def encoded() -> Iterator[tuple[str, bytes]]:
@@ -240,6 +233,20 @@ def _open_split(builder: Any, split: str, image_key: str, name: str) -> Any:
             f"split={split!r} is no TFDS slice, or an empty one; write it like "
             "'train[:10%]'"
         ) from error
+
+
+def _choose(
+    source: Any, select: Select | None, label_key: str, what: str, *, hold: bool
+) -> tuple[np.ndarray, Iterable[Example]]:
+    """Return which examples are wanted, and read them."""
+    wanted = np.arange(len(source))
+    read = functools.partial(_read, source, what=what)
+    if select is None:
+        return wanted, read(wanted)
+    held = list(read(wanted)) if hold else None
+    labels = [example[label_key] for _, example in held or read(wanted)]
+    wanted = select(np.array(labels, np.int32))
+    return wanted, [held[index] for index in wanted] if held else read(wanted)
 
 
 def _read(source: Any, wanted: np.ndarray, *, what: str) -> Iterator[Example]:
