@@ -92,6 +92,36 @@ def test_unwanted_weight_gradients_are_zero_and_nothing_else_changes():
     assert not any(np.any(d) for d in zeros)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_towards_kernels_have_derivatives_of_both_modes(stride):
+    x, kernel, tangent = draw(0, 1, 4, 6, 6, 2), draw(1, 3, 3, 2), draw(2, 3, 3, 2)
+
+    def along(lowering, x, kernel):
+        """Directional derivative of a loss, from its gradient towards the kernel."""
+
+        def loss(kernel):
+            y = depthwise_conv(x, (kernel,), stride=stride, lowering=lowering)
+            return jnp.tanh(y).sum()
+
+        return jnp.vdot(jax.grad(loss)(kernel), tangent)
+
+    for lowering in LOWERINGS:
+        assert_near(*values_of(functools.partial(along, lowering), x, kernel))
+    assert_near(
+        *(
+            jax.grad(functools.partial(along, lowering), argnums=1)(x, kernel)
+            for lowering in LOWERINGS
+        )
+    )
+
+
+def values_of(function, x, kernel):
+    """Return one derivative in both modes: towards ``x``, along ``x`` itself."""
+    backward = jnp.vdot(jax.grad(function)(x, kernel), x)
+    _, forward = jax.jvp(lambda x: function(x, kernel), (x,), (x,))
+    return backward, forward
+
+
 def test_depthwise_by_hand():
     x = jnp.arange(9.0).reshape(1, 1, 3, 3, 1)
     kernel = jnp.zeros((3, 3, 1)).at[0, 1].set(1.0).at[2, 2].set(10.0)

@@ -18,10 +18,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from adarts_jax.nn import windows
+from adarts_jax.nn.weight_gradient import weight_gradient
 
 Lowering = Literal["shifted", "grouped"]
 
-IMAGES_AT_ONCE = 8  # of the weight gradient; XLA does not fuse a sum of 16
 Stacked = Float[Array, "op batch height width channel"]
 Kernels = tuple[Float[Array, "k k channel"], ...]
 
@@ -171,65 +171,12 @@ def _shifted_backward(stride, dilation, residuals, g):
             for o in range(len(kernels))
         )
     gradients = tuple(
-        _weight_gradient(
-            x[min(o, x.shape[0] - 1)], g[o], kernel.shape[0], wanted, stride, dilation
+        weight_gradient(
+            x[min(o, x.shape[0] - 1)], g[o], wanted, kernel.shape[0], stride, dilation
         )
         for o, kernel in enumerate(kernels)
     )
     return dx, gradients, None
-
-
-def _weight_gradient(x, g, k, wanted, stride, dilation):
-    """Gradient of one operation: products of one tap, a few images at a time.
-
-    The sum over images is written out and that over pixels comes last: XLA's loops run
-    through whole vectors in sums of arrays, not in reductions.
-    """
-    batch, height, width, channels = g.shape
-    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
-    padded = windows.pad_axis(x, 1, padding, stride * (height + reach))
-    padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
-    rows = windows.split_phases(padded, 1, stride)
-    phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
-    count = max(n for n in range(1, IMAGES_AT_ONCE + 1) if batch % n == 0)
-    phases = phases.reshape(stride, stride, -1, count, *phases.shape[3:])
-    gradients = g.reshape(-1, count, height, width, channels)
-    precise = jnp.promote_types(g.dtype, jnp.float32)
-    zero = jnp.uint32(0)  # unsigned: no case for negative indices
-
-    def add(carry):
-        _, part, row, column, sums = carry
-        top, left = row * dilation, column * dilation
-        corner = (top // stride, left // stride, zero)
-        start = (top % stride, left % stride, part, zero, *corner)
-        images = lax.dynamic_slice(phases, start, (1, 1, 1, *gradients.shape[1:]))
-        images = images[0, 0, 0].astype(precise)
-        towards = lax.dynamic_index_in_dim(gradients, part, keepdims=False)
-        tap = row * k + column
-        total = lax.dynamic_index_in_dim(sums, tap, keepdims=False)
-        for n in range(count):
-            total = total + images[n] * towards[n]
-        sums = lax.dynamic_update_index_in_dim(sums, total, tap, 0)
-        return *_count_up(part, row, column, (batch // count, k)), sums
-
-    nothing = jnp.zeros((k**2, height, width, channels), precise)
-    start = (wanted, zero, zero, zero, nothing)
-    *_, sums = lax.while_loop(lambda carry: carry[0], add, start)
-    return sums.sum((1, 2)).reshape(k, k, channels)
-
-
-def _count_up(part, row, column, ends):
-    """Return whether there is a next tap, and its part, row and column.
-
-    Every result takes several operations, so that XLA fuses them: one that stands alone
-    in a loop costs its CPU compiler a walk through the whole program.
-    """
-    parts, k = ends
-    ends_row = column == k - 1
-    ends_part = ends_row & (row == k - 1)
-    is_last = ends_part & (part == parts - 1)
-    row = jnp.where(ends_part, 0, row + ends_row)
-    return ~is_last, part + ends_part, row, jnp.where(ends_row, 0, column + 1)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
