@@ -12,7 +12,8 @@ from flax import struct
 
 from adarts_jax import architecture
 from adarts_jax.bilevel.steps import ARCHITECTURE, WEIGHT
-from adarts_jax.engine import search_problem, search_program
+from adarts_jax.engine import pacing, search_problem, search_program
+from adarts_jax.report import page
 from adarts_jax.space.operations import DARTS_PRIMITIVES
 
 
@@ -89,3 +90,10 @@ def install(monkeypatch):
     monkeypatch.setattr(search_program, "init_state", init_state)
     monkeypatch.setattr(search_problem, "search_phase", search_phase)
     monkeypatch.setattr(search_problem, "make_optimizers", lambda **settings: None)
+
+
+def install_quick(monkeypatch):
+    """Install it without pictures, looking at the signals after each step."""
+    install(monkeypatch)
+    monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(page, "report_run", lambda place, result: None)

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared_programs import shared_programs
 from test_search import records, run, signal_at, untimed
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
     devices,
-    pacing,
     parallel_searches,
     search_problem,
     search_program,
@@ -37,22 +37,14 @@ SEVERAL = ("--seed", "5", "--num-searches", "2")
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, however small."""
-    name = "jax_persistent_cache_min_compile_time_secs"
-    least = getattr(jax.config, name)
-    jax.config.update(name, 0)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        place = tmp_path_factory.mktemp("compiled")
-        monkeypatch.setenv("ADARTS_CACHE", str(place))
+    with shared_programs(tmp_path_factory.mktemp("compiled")):
         yield
-    jax.config.update(name, least)
 
 
 @pytest.fixture
 def fake(monkeypatch):
     """Search on the fake without pictures, looking at the signals after each step."""
-    fake_search.install(monkeypatch)
-    monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(page, "report_run", lambda place, result: None)
+    fake_search.install_quick(monkeypatch)
     return monkeypatch
 
 

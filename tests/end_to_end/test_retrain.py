@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared_programs import shared_programs
 
 import adarts_jax as aj
 from adarts_jax.engine import devices, evaluation, pacing, retrain_program, session
@@ -36,13 +36,8 @@ STEPS = 6  # per epoch: 99 images in batches of 16
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, however small."""
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        place = tmp_path_factory.mktemp("compiled")
-        monkeypatch.setenv("ADARTS_CACHE", str(place))
+    with shared_programs(tmp_path_factory.mktemp("compiled")):
         yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 @pytest.fixture(scope="module")

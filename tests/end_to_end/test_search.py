@@ -10,10 +10,10 @@ import signal
 from pathlib import Path
 
 import fake_search
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared_programs import shared_programs
 
 from adarts_jax.engine import devices, pacing, search_problem
 from adarts_jax.engine.console import Console
@@ -33,21 +33,14 @@ STEPS = 6  # per epoch: 100 images in batches of 16
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, however small."""
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        place = tmp_path_factory.mktemp("compiled")
-        monkeypatch.setenv("ADARTS_CACHE", str(place))
+    with shared_programs(tmp_path_factory.mktemp("compiled")):
         yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 @pytest.fixture
 def fake(monkeypatch):
     """Search on the fake without pictures, looking at the signals after each step."""
-    fake_search.install(monkeypatch)
-    monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(page, "report_run", lambda place, result: None)
+    fake_search.install_quick(monkeypatch)
     return monkeypatch
 
 

@@ -1,33 +1,24 @@
 """Runs that never met a fault, to compare with; programs compiled once for all."""
 
 import fake_search
-import jax
 import pytest
 from fault_tools import run
+from shared_programs import shared_programs
 
-from adarts_jax.engine import pacing
 from adarts_jax.report import page
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, those of other processes too."""
-    name = "jax_persistent_cache_min_compile_time_secs"
-    least = getattr(jax.config, name)
-    jax.config.update(name, 0)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("ADARTS_CACHE", str(tmp_path_factory.mktemp("compiled")))
-        monkeypatch.setenv(name.upper(), "0")
+    with shared_programs(tmp_path_factory.mktemp("compiled")):
         yield
-    jax.config.update(name, least)
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Search on the fake, without pictures, looking up after each step."""
-    fake_search.install(monkeypatch)
-    monkeypatch.setattr(pacing, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(page, "report_run", lambda place, result: None)
+    fake_search.install_quick(monkeypatch)
     return monkeypatch
 
 
