@@ -11,7 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from adarts_jax import cli
-from adarts_jax.engine import devices, model_evaluation, prediction
+from adarts_jax.engine import compilation_cache, model_evaluation, prediction
 from adarts_jax.engine.console import count_images
 from adarts_jax.engine.evaluation import Normalization
 from adarts_jax.model_directory import load_model
@@ -40,7 +40,7 @@ def _predict(argv: Sequence[str]) -> None:
     )
     out = Path(options.out)
     prediction.check_output(out, overwrite=options.overwrite)
-    devices.use_compilation_cache(run.compilation_cache)
+    compilation_cache.use_compilation_cache(run.compilation_cache)
     model = load_model(options.model_dir, dtype=jnp.dtype(options.dtype))
     spec = model.spec
     given = prediction.read_images(Path(options.images), spec, resize=options.resize)

@@ -11,7 +11,7 @@ from typing import Any
 
 from adarts_jax import cli
 from adarts_jax.config import SearchConfig
-from adarts_jax.engine import devices, search_loop
+from adarts_jax.engine import compilation_cache, search_loop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _search(argv: Sequence[str]) -> None:
     config, run = cli.parse(SearchConfig, argv, program="adarts_jax.search")
-    devices.use_compilation_cache(run.compilation_cache)
+    compilation_cache.use_compilation_cache(run.compilation_cache)
     result = search_loop.search(
         config,
         out=run.out,

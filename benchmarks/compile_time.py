@@ -34,12 +34,12 @@ def start(
       CannotRun: a second start without a first one.
     """
     watch = engine_programs.Stopwatch()
-    from adarts_jax.engine import devices
+    from adarts_jax.engine import compilation_cache
 
     place = Path(os.environ[CACHE]) / f"{kind}-{zlib.crc32(repr(setting).encode())}"
     if is_second and not any(place.rglob("*")):
         raise CannotRun(f"a second start comes after {kind}-first")
-    used = devices.use_compilation_cache(str(place))
+    used = compilation_cache.use_compilation_cache(str(place))
     if used is None:
         raise CannotRun("the cache folder is not private, see the warning above")
     setup = build(setting).setup | watch.read("start")

@@ -128,7 +128,7 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
 
     from adarts_jax.bilevel import unrolled
     from adarts_jax.config import SearchConfig
-    from adarts_jax.engine import devices, run_data, search_program, search_setup
+    from adarts_jax.engine import compilation, run_data, search_program, search_setup
     from adarts_jax.engine.search_problem import make_problem
 
     ours.begin()
@@ -141,7 +141,7 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
     data = search_program.put_data(start, jax.random.key(config.seed))
     watch = Stopwatch()
     traced = search_program.trace_init(problem, data.key)
-    training = jax.block_until_ready(devices.compile_quickly(traced)(data.key))
+    training = jax.block_until_ready(compilation.compile_quickly(traced)(data.key))
     setup = watch.read("init")
     program = search_program.compile_search(problem, training, data)
     number = 0 if is_warmup else config.warmup_epochs

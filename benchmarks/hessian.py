@@ -22,7 +22,7 @@ import numpy as np
 from adarts_jax.bilevel import steps, unrolled
 from adarts_jax.bilevel.optimizers import make_optimizers
 from adarts_jax.data import sources
-from adarts_jax.engine import devices
+from adarts_jax.engine import compilation
 from adarts_jax.methods import METHODS
 
 RATES = {"weight_learning_rate": 0.025, "architecture_learning_rate": 3e-4}
@@ -38,7 +38,7 @@ class Stepper:
         with jax.enable_x64(dtype == jnp.float64):
             inputs = self._cast(state), self._cast(draw_batch(0)), jnp.int32(0)
             self.update, self.product = (
-                devices.compile_ahead(
+                compilation.compile_ahead(
                     jax.jit(partial(function, **RATES, **parts)), *inputs
                 )
                 for function in (unrolled.unrolled_phase, unrolled.product_phase)

@@ -20,14 +20,14 @@ def compile_ahead(
     """Compile as the engine does; with ``donate`` the first argument is given away.
 
     Returns:
-      A ``devices.Program``.
+      A ``compilation.Program``.
     """
     import jax
 
-    from adarts_jax.engine import devices
+    from adarts_jax.engine import compilation
 
     jitted = jax.jit(function, donate_argnums=0 if donate else ())
-    return devices.compile_ahead(jitted, *arguments)
+    return compilation.compile_ahead(jitted, *arguments)
 
 
 def cost_of_compiling(programs: Sequence[Any]) -> Record:
@@ -37,7 +37,7 @@ def cost_of_compiling(programs: Sequence[Any]) -> Record:
     lowering; ``_cpu_seconds`` are processor time of all threads.
 
     Args:
-      programs: each a ``devices.Program``.
+      programs: each a ``compilation.Program``.
     """
     memory = max(program.memory_bytes or 0 for program in programs)
 

@@ -47,7 +47,7 @@ def build(setting: Setting, num_searches: int) -> Built:
 
     from adarts_jax.config import SearchConfig
     from adarts_jax.engine import (
-        devices,
+        compilation,
         parallel_searches,
         search_problem,
         search_program,
@@ -71,7 +71,7 @@ def build(setting: Setting, num_searches: int) -> Built:
     data = search_program.put_data(start, key)
     begun = time.perf_counter()
     traced = search_program.trace_init(problem, key)
-    training: Any = jax.block_until_ready(devices.compile_quickly(traced)(key))
+    training: Any = jax.block_until_ready(compilation.compile_quickly(traced)(key))
     init_seconds = time.perf_counter() - begun
     compiled = search_program.compile_search(problem, training, data)
     pace = search_setup.epoch_pace(config, config.epochs - 1)

@@ -119,13 +119,13 @@ def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
     import jax.numpy as jnp
 
     from adarts_jax.bilevel import steps, unrolled
-    from adarts_jax.engine import devices
+    from adarts_jax.engine import compilation
 
     ours.begin()
     problem = make_problem(case, setting)
     start, key = time.perf_counter(), jax.random.key(1)
     traced = jax.jit(partial(first_state, problem)).trace(key)
-    state = jax.block_until_ready(devices.compile_quickly(traced)(key))
+    state = jax.block_until_ready(compilation.compile_quickly(traced)(key))
     init_seconds = time.perf_counter() - start
     batches = jax.tree.map(jnp.asarray, random_batches(setting))
     compiled = _compile_phases(problem, state, batches[0])

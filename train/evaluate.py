@@ -11,7 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from adarts_jax import cli
-from adarts_jax.engine import devices, evaluation_files, model_evaluation
+from adarts_jax.engine import compilation_cache, evaluation_files, model_evaluation
 from adarts_jax.engine.console import count_images
 from adarts_jax.model_directory import load_model
 from adarts_jax.model_options import EvaluateOptions
@@ -40,7 +40,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     out = None if options.out is None else Path(options.out)
     if out is not None:
         evaluation_files.check_folder(out, overwrite=options.overwrite)
-    devices.use_compilation_cache(run.compilation_cache)
+    compilation_cache.use_compilation_cache(run.compilation_cache)
     model = load_model(options.model_dir, dtype=jnp.dtype(options.dtype))
     data = model_evaluation.load_images(
         model.spec, split=options.split, **options.data.model_dump()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from adarts_jax import cli
-from adarts_jax.engine import devices, retrain_loop
+from adarts_jax.engine import compilation_cache, retrain_loop
 from adarts_jax.retrain_config import RetrainConfig
 
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _retrain(argv: Sequence[str]) -> None:
     config, run = cli.parse(RetrainConfig, argv, program="train.retrain")
-    devices.use_compilation_cache(run.compilation_cache)
+    compilation_cache.use_compilation_cache(run.compilation_cache)
     result = retrain_loop.retrain(
         config,
         out=run.out,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from adarts_jax import cli
-from adarts_jax.engine import devices, genotype_selection
+from adarts_jax.engine import compilation_cache, genotype_selection
 from adarts_jax.retrain_config import SelectConfig
 
 
@@ -28,7 +28,7 @@ def _select(argv: Sequence[str]) -> None:
     config, run = cli.parse(
         SelectConfig, argv, program="train.select", positional=["genotypes"]
     )
-    devices.use_compilation_cache(run.compilation_cache)
+    compilation_cache.use_compilation_cache(run.compilation_cache)
     result = genotype_selection.select(
         config,
         out=run.out,

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from adarts_jax.data.augment import normalize
-from adarts_jax.engine import devices
+from adarts_jax.engine import compilation, devices
 from adarts_jax.networks.derived_network import DerivedNetwork
 
 TOP = 5
@@ -68,7 +68,7 @@ class Evaluator:
       batch_size: images per call.
     """
 
-    program: devices.Program
+    program: compilation.Program
     batch_size: int
 
     def logits(
@@ -131,10 +131,10 @@ def compile_evaluator(
         partial(evaluation_step, network=network, normalization=normalization)
     )
     if not for_one_call:
-        return Evaluator(devices.compile_ahead(step, variables, batch), size)
+        return Evaluator(compilation.compile_ahead(step, variables, batch), size)
     start = time.perf_counter()
-    call = devices.compile_quickly(step.trace(variables, batch))
-    program = devices.Program(call, time.perf_counter() - start, memory_bytes=None)
+    call = compilation.compile_quickly(step.trace(variables, batch))
+    program = compilation.Program(call, time.perf_counter() - start, memory_bytes=None)
     return Evaluator(program, size)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from adarts_jax.bilevel.optimizers import make_optimizers
 from adarts_jax.data import augment, photos
 from adarts_jax.data.images import ImageData, center_crop
-from adarts_jax.engine import devices, epoch, evaluation, retrain_epoch
+from adarts_jax.engine import compilation, devices, epoch, evaluation, retrain_epoch
 from adarts_jax.engine.epoch import Batching, EpochData, Training
 from adarts_jax.engine.evaluation import Evaluator, Normalization
 from adarts_jax.engine.pacing import Advance
@@ -69,7 +69,7 @@ class RetrainProgram:
       is_host_loop: whether each call is a single step.
     """
 
-    program: devices.Program
+    program: compilation.Program
     draw_order: Callable[..., Any]
     is_host_loop: bool
 
@@ -196,7 +196,7 @@ def compile_retrain(
     number = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     with jax.default_matmul_precision(problem.precision):
-        program = devices.compile_ahead(
+        program = compilation.compile_ahead(
             jax.jit(function, donate_argnums=0),
             template,
             data,

@@ -13,6 +13,7 @@ from adarts_jax.architecture import ArchitectureParams
 from adarts_jax.bilevel.steps import ARCHITECTURE, QUANTITIES, WEIGHT
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
+    compilation,
     devices,
     epoch,
     files,
@@ -108,7 +109,7 @@ def search(
             if is_saved:
                 training, step = session.restore(traced.out_info)
             else:
-                training, step = devices.compile_quickly(traced)(key), 0
+                training, step = compilation.compile_quickly(traced)(key), 0
                 session.save(training, 0)  # a crash can come at once
             if problem.trains and not session.is_complete(step):
                 session.console.say(COMPILING)

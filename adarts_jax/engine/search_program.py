@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 from adarts_jax.bilevel import random_search, unrolled
 from adarts_jax.bilevel.search_state import begin_joint_clipping, init_state
 from adarts_jax.bilevel.steps import QUANTITIES, WEIGHT
-from adarts_jax.engine import devices, epoch, search_epoch
+from adarts_jax.engine import compilation, devices, epoch, search_epoch
 from adarts_jax.engine.epoch import Training
 from adarts_jax.engine.pacing import Advance
 from adarts_jax.engine.parallel_searches import OWN_DATA, stack, vectorize
@@ -38,11 +38,11 @@ class SearchProgram:
       product: program of the phase ``PRODUCT`` where the host loops, if there is one.
     """
 
-    program: devices.Program
+    program: compilation.Program
     draw_orders: Callable[..., Any]
     is_host_loop: bool
     phases: tuple[int, ...] = search_epoch.FIRST_ORDER
-    product: devices.Program | None = None
+    product: compilation.Program | None = None
 
     def advance(self, data: SearchData, number: int, pace: Pace) -> Advance:
         """Return the function that advances within an epoch.
@@ -67,7 +67,7 @@ class SearchProgram:
 
         return advance
 
-    def _program_of(self, phase: int) -> devices.Program:
+    def _program_of(self, phase: int) -> compilation.Program:
         if phase == unrolled.PRODUCT and self.product is not None:
             return self.product
         return self.program
@@ -161,7 +161,7 @@ def compile_search(
     orders = jax.eval_shape(draw_orders, data, number)
     pace = Pace(rate, rate, jax.ShapeDtypeStruct((), jnp.bool))
 
-    def compiled(update: Phase) -> devices.Program:
+    def compiled(update: Phase) -> compilation.Program:
         function = partial(
             search_epoch.train_phase if is_host_loop else search_epoch.train_steps,
             update=update,
@@ -172,7 +172,9 @@ def compile_search(
         function = vectorize(function, axes, problem.num_searches)
         function = jax.jit(function, donate_argnums=0)
         with jax.default_matmul_precision(problem.precision):
-            return devices.compile_ahead(function, template, data, orders, pace, number)
+            return compilation.compile_ahead(
+                function, template, data, orders, pace, number
+            )
 
     if not is_host_loop and product is not None:
         update, product = join_updates(update, product), None

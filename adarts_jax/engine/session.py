@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from adarts_jax.engine import devices, manifest, run_directory
+from adarts_jax.engine import compilation, manifest, run_directory
 from adarts_jax.engine.checkpoints import Checkpoints
 from adarts_jax.engine.console import Console, format_seconds
 from adarts_jax.engine.epoch import Training
@@ -96,7 +96,7 @@ class Session:
 
     def note_program(
         self,
-        program: devices.Program,
+        program: compilation.Program,
         *,
         about: Mapping[str, Any],
         command: str,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from adarts_jax.engine import devices
+from adarts_jax.engine import compilation
 from adarts_jax.engine.outcomes import RunStopped
 from adarts_jax.errors import UserError
 from adarts_jax.model_directory import Model
@@ -122,7 +122,7 @@ def verify(
     size = min(len(images), BATCH)
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), jnp.float32)
     run = partial(_our_outputs, network=model.network)
-    ours = devices.compile_quickly(jax.jit(run).trace(model.variables, shape))
+    ours = compilation.compile_quickly(jax.jit(run).trace(model.variables, shape))
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     # The last batch, where it is not full, starts earlier instead of being padded.
     for start in range(0, len(images), size):

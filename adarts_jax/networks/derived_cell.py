@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from adarts_jax.nn.attention_modules import AttentionLayer
+from adarts_jax.nn.boundary import boundary
 from adarts_jax.nn.drop_path import drop_path
 from adarts_jax.nn.layers import FactorizedReduceBn, ReluConvBn
 from adarts_jax.nn.primitives import SinglePrimitive
@@ -61,6 +62,7 @@ class DerivedCell(nn.Module):
         first = FactorizedReduceBn if self.after_reduction else ReluConvBn
         s0 = first(self.channels, name="preprocess0")(s0, train=self.train)
         s1 = ReluConvBn(self.channels, name="preprocess1")(s1, train=self.train)
+        s0, s1, path_scales = boundary((s0, s1, path_scales))
         states = [s0, s1]
         for left in range(0, len(self.entries), 2):
             parts = [
@@ -68,10 +70,10 @@ class DerivedCell(nn.Module):
             ]
             states.append(parts[0] + parts[1])
         y = jnp.concatenate([states[state] for state in self.concat], axis=-1)
-        if self.bottleneck is None:
-            return y
-        last = AttentionLayer(self.bottleneck, y.shape[-1], name="bottleneck")
-        return last(y, train=self.train)
+        if self.bottleneck is not None:
+            last = AttentionLayer(self.bottleneck, y.shape[-1], name="bottleneck")
+            y = last(y, train=self.train)
+        return boundary(y)
 
     def _branch(
         self, index: int, states: Sequence[Images], path_scales: PathScales | None

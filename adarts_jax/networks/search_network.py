@@ -15,6 +15,7 @@ from adarts_jax import architecture
 from adarts_jax.architecture import ArchitectureParams, CellWeights
 from adarts_jax.edges.wave import cell_waves
 from adarts_jax.networks.stem import CifarStem, ImageNetStem
+from adarts_jax.nn.boundary import boundary
 from adarts_jax.nn.initial_weights import torch_uniform
 from adarts_jax.nn.layers import FactorizedReduceBn, ReluConvBn
 from adarts_jax.space import topology
@@ -58,6 +59,7 @@ class SearchCell(nn.Module):
         s1 = ReluConvBn(self.channels, affine=False, name="preprocess1")(
             s1, train=train
         )
+        s0, s1, weights = boundary((s0, s1, weights))
         states = [s0, s1]
         totals: dict[int, Images] = {}
         for index, wave in enumerate(cell_waves(self.num_nodes)):
@@ -68,7 +70,7 @@ class SearchCell(nn.Module):
             for target, part in zip(wave.targets, parts, strict=True):
                 totals[target] = totals[target] + part if target in totals else part
             states.append(totals[len(states)].astype(s1.dtype))
-        return jnp.concatenate(states[2:], axis=-1)
+        return boundary(jnp.concatenate(states[2:], axis=-1))
 
 
 class SearchNetwork(nn.Module):

@@ -16,6 +16,8 @@ from test_search import records, run, signal_at, untimed
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.engine import (
+    compilation,
+    compilation_cache,
     devices,
     parallel_searches,
     search_problem,
@@ -218,7 +220,7 @@ def first_steps(config, place, steps=3):
     key = parallel_searches.root_key(config)
     seeds = None if problem.seed is None else parallel_searches.own_seeds(config)
     data = search_program.put_data(start, key, seeds)
-    training = devices.compile_quickly(search_program.trace_init(problem, key))(key)
+    training = compilation.compile_quickly(search_program.trace_init(problem, key))(key)
     program = search_program.compile_search(problem, training, data)
     pace = search_setup.epoch_pace(config, config.epochs - 1)
     state = program.advance(data, 0, pace)(training, steps).state
@@ -275,10 +277,10 @@ SLOW = [name for name in CASES if name != "alpha_adarts"]
 )
 def test_real_networks_side_by_side(name, tmp_path, monkeypatch):
     """Two searches in one program and alone: equal to rounding."""
-    monkeypatch.setattr(devices, "_FOR_MANY_CALLS", devices._FOR_ONE_CALL)
+    monkeypatch.setattr(compilation, "_FOR_MANY_CALLS", compilation._FOR_ONE_CALL)
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
-    devices.use_compilation_cache(str(cache))
+    compilation_cache.use_compilation_cache(str(cache))
     case = {"method": name, "network": {}} | CASES[name]
     case["network"] = {"num_cells": 1} | case["network"]
     case |= {"batch_size": 8, "data": {"num_examples": 48}}

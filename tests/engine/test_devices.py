@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from adarts_jax.engine import devices, manifest
+from adarts_jax.engine import compilation, compilation_cache, devices, manifest
 from adarts_jax.errors import UserError
 
 
@@ -30,7 +30,9 @@ def test_a_program_is_compiled_once_and_measured():
         traced.append(1)
         return 2 * x
 
-    program = devices.compile_ahead(double, jax.ShapeDtypeStruct((1000,), jnp.float32))
+    program = compilation.compile_ahead(
+        double, jax.ShapeDtypeStruct((1000,), jnp.float32)
+    )
     assert program.call(jnp.ones(1000))[0] == 2
     program.call(jnp.ones(1000))
     assert len(traced) == 1
@@ -51,7 +53,7 @@ def test_waiting_ends_when_arrays_are_there():
 
 def test_the_cache_is_private_and_the_users_own(jax_cache, tmp_path):
     jax_cache.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = devices.use_compilation_cache()
+    folder = compilation_cache.use_compilation_cache()
     root = tmp_path / "adarts_jax" / "xla"
     assert folder is not None
     assert folder.parent == root
@@ -61,17 +63,17 @@ def test_the_cache_is_private_and_the_users_own(jax_cache, tmp_path):
 
 def test_the_cache_is_where_it_is_asked_to_be(jax_cache, tmp_path):
     jax_cache.setenv("ADARTS_CACHE", str(tmp_path / "environment"))
-    assert devices.use_compilation_cache().parent == tmp_path / "environment"
-    option = devices.use_compilation_cache(str(tmp_path / "option"))
+    assert compilation_cache.use_compilation_cache().parent == tmp_path / "environment"
+    option = compilation_cache.use_compilation_cache(str(tmp_path / "option"))
     assert option.parent == tmp_path / "option"
-    assert devices.use_compilation_cache("off") is None
+    assert compilation_cache.use_compilation_cache("off") is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_a_cache_chosen_for_jax_stays(jax_cache, tmp_path):
     jax_cache.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    assert devices.use_compilation_cache() == tmp_path
+    assert compilation_cache.use_compilation_cache() == tmp_path
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
@@ -85,7 +87,7 @@ def test_a_cache_that_will_not_do_is_left_alone(jax_cache, tmp_path, problem, ca
         place.chmod(0o777)
     before = jax.config.jax_compilation_cache_dir
     with caplog.at_level(logging.WARNING, logger="adarts_jax"):
-        assert devices.use_compilation_cache(str(place)) is None
+        assert compilation_cache.use_compilation_cache(str(place)) is None
     assert "compiled programs are not kept" in caplog.text
     assert jax.config.jax_compilation_cache_dir == before
 

@@ -11,7 +11,7 @@ import pytest
 from tiny_model import SPEC
 
 from adarts_jax import search
-from adarts_jax.engine import devices
+from adarts_jax.engine import compilation
 from train import retrain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,13 +33,13 @@ def place(tmp_path, monkeypatch):
 
 def check_prediction(monkeypatch, capsys, main, *argv: str) -> None:
     """Compare what is told with the compiler's own numbers and with what must fit."""
-    analyses, original = [], devices._predicted_memory
+    analyses, original = [], compilation._predicted_memory
 
     def note(compiled):
         analyses.append(compiled.memory_analysis())
         return original(compiled)
 
-    monkeypatch.setattr(devices, "_predicted_memory", note)
+    monkeypatch.setattr(compilation, "_predicted_memory", note)
     assert main([*argv, *SMALL, "--out", "run"]) == 0
     lines = capsys.readouterr().err.splitlines()
     told = [number for number, line in enumerate(lines) if "predicted memory" in line]

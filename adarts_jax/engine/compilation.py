@@ -1,0 +1,156 @@
+"""Compiling functions ahead of their first call, and what is known of them.
+
+On a CPU the equal cells of a network are compiled once, see `engine.parts`.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from adarts_jax.engine import host_memory
+from adarts_jax.engine.chain import make_chain
+from adarts_jax.engine.cut import cut, has_repeats
+from adarts_jax.engine.sections import make_sections
+
+Traced = Any  # jax.stages.Traced
+Compiled = Any  # jax.stages.Compiled, or a Chain
+Stages = dict[str, tuple[float, float]]  # wall and processor seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled function.
+
+    Attributes:
+      call: takes arrays of the shapes it was compiled for; from ``compile_ahead`` a
+        ``jax.stages.Compiled``, which tells its cost.
+      compile_seconds: tracing and compiling (or reading from the cache), wall time.
+      memory_bytes: predicted peak of the device, arguments included; None where the
+        compiler does not say.
+      stages: wall and processor seconds of "trace", "lower" and "compile".
+    """
+
+    call: Callable[..., Any]
+    compile_seconds: float
+    memory_bytes: int | None
+    stages: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+
+# What costs least on a CPU, measured on the search step (docs/performance.md): XLA's
+# newer fusion emitters take twice as long to compile and run no faster there.
+_FOR_MANY_CALLS = {
+    "xla_backend_optimization_level": 1,
+    "xla_cpu_use_fusion_emitters": False,
+}
+_FOR_ONE_CALL = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+
+def compile_ahead(function: Any, *shapes: PyTree) -> Program:
+    """Compile a jitted function before its first call.
+
+    Args:
+      function: result of ``jax.jit``.
+      *shapes: arguments, or ``ShapeDtypeStruct`` in their place.
+    """
+    stages: Stages = {}
+    with host_memory.garbage_kept():
+        with _timed(stages, "trace"):
+            traced = function.trace(*shapes)
+        compiled = _compile_traced(traced, _FOR_MANY_CALLS, stages)
+        memory = _predicted_memory(compiled)
+        del traced
+    seconds = sum(wall for wall, _ in stages.values())
+    return Program(compiled, seconds, memory, stages)
+
+
+def compile_quickly(traced: Any) -> Callable[..., Any]:
+    """Compile a traced function that runs only once, with hardly any optimization.
+
+    Measured on a CPU, for the first state of a small search network: 13 instead of 89
+    seconds of processor time, nearly all of it random numbers.
+
+    Args:
+      traced: result of ``jax.jit(...).trace(...)``.
+    """
+    return _compile_traced(traced, _FOR_ONE_CALL, {})
+
+
+@contextlib.contextmanager
+def _timed(stages: Stages, name: str) -> Iterator[None]:
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    stages[name] = time.perf_counter() - wall, time.process_time() - processor
+
+
+def _compile_traced(
+    traced: Traced, cpu_options: Mapping[str, Any], stages: Stages
+) -> Compiled:
+    """Compile as a whole, or in parts where that pays.
+
+    Compilers run in threads of their own, or a signal would wait for them.
+    """
+    with concurrent.futures.ThreadPoolExecutor(_processors(), "compile") as pool:
+
+        def start(lowered: Any) -> concurrent.futures.Future[Compiled]:
+            return pool.submit(_compile, lowered, cpu_options)
+
+        pieces = cut(traced.jaxpr.jaxpr)
+        if jax.default_backend() != "cpu" or not has_repeats(pieces):
+            with _timed(stages, "lower"):
+                lowered = traced.lower()
+            with _timed(stages, "compile"):
+                return start(lowered).result()
+        with _timed(stages, "lower"):
+            sections, results = make_sections(traced, pieces)
+            pending: dict[str, concurrent.futures.Future[Compiled]] = {}
+            chosen = []
+            for section in sections:
+                lowered = section.lower()
+                text = lowered.as_text()
+                if text not in pending:
+                    pending[text] = start(lowered)
+                chosen.append(pending[text])
+        with _timed(stages, "compile"):
+            compiled = [future.result() for future in chosen]
+        return make_chain(traced, sections, results, compiled)
+
+
+def _compile(lowered: Any, cpu_options: Mapping[str, Any]) -> Compiled:
+    """Compile; the options hold on a CPU, if this version of XLA knows them."""
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(dict(cpu_options))
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return lowered.compile()
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _predicted_memory(compiled: Any) -> int | None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return int(
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
