@@ -140,8 +140,8 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
     problem = make_problem(config, start)
     data = search_program.put_data(start, jax.random.key(config.seed))
     watch = Stopwatch()
-    traced = search_program.trace_init(problem, data.key)
-    training = jax.block_until_ready(compilation.compile_quickly(traced)(data.key))
+    init = compilation.compile_quickly(search_program.make_init(problem), data.key)
+    training = jax.block_until_ready(init.call(data.key))
     setup = watch.read("init")
     program = search_program.compile_search(problem, training, data)
     number = 0 if is_warmup else config.warmup_epochs
@@ -163,7 +163,12 @@ def build_retrain(setting: Setting) -> Engine:
     import jax
 
     from adarts_jax.data import splits
-    from adarts_jax.engine import retrain_program, retrain_setup, run_data
+    from adarts_jax.engine import (
+        compilation,
+        retrain_program,
+        retrain_setup,
+        run_data,
+    )
     from adarts_jax.retrain_config import RetrainConfig
 
     ours.begin()
@@ -186,7 +191,8 @@ def build_retrain(setting: Setting) -> Engine:
     problem = retrain_program.make_problem(config, start)
     data = retrain_program.put_data(start, jax.random.key(config.seed))
     watch = Stopwatch()
-    training = jax.block_until_ready(retrain_program.first_state(problem, data.key))
+    init = compilation.compile_quickly(retrain_program.make_init(problem), data.key)
+    training = jax.block_until_ready(init.call(data.key))
     setup = watch.read("init")
     program = retrain_program.compile_retrain(problem, training, data)
     pace = retrain_setup.epoch_pace(config, config.epochs // 2)

@@ -38,9 +38,7 @@ class Stepper:
         with jax.enable_x64(dtype == jnp.float64):
             inputs = self._cast(state), self._cast(draw_batch(0)), jnp.int32(0)
             self.update, self.product = (
-                compilation.compile_ahead(
-                    jax.jit(partial(function, **RATES, **parts)), *inputs
-                )
+                compilation.compile_ahead(partial(function, **RATES, **parts), *inputs)
                 for function in (unrolled.unrolled_phase, unrolled.product_phase)
             )
 

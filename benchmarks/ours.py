@@ -22,12 +22,10 @@ def compile_ahead(
     Returns:
       A ``compilation.Program``.
     """
-    import jax
-
     from adarts_jax.engine import compilation
 
-    jitted = jax.jit(function, donate_argnums=0 if donate else ())
-    return compilation.compile_ahead(jitted, *arguments)
+    given_away = (0,) if donate else ()
+    return compilation.compile_ahead(function, *arguments, donate_argnums=given_away)
 
 
 def cost_of_compiling(programs: Sequence[Any]) -> Record:

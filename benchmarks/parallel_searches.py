@@ -70,8 +70,8 @@ def build(setting: Setting, num_searches: int) -> Built:
     key = parallel_searches.root_key(config)
     data = search_program.put_data(start, key)
     begun = time.perf_counter()
-    traced = search_program.trace_init(problem, key)
-    training: Any = jax.block_until_ready(compilation.compile_quickly(traced)(key))
+    init = compilation.compile_quickly(search_program.make_init(problem), key)
+    training: Any = jax.block_until_ready(init.call(key))
     init_seconds = time.perf_counter() - begun
     compiled = search_program.compile_search(problem, training, data)
     pace = search_setup.epoch_pace(config, config.epochs - 1)

@@ -124,8 +124,8 @@ def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
     ours.begin()
     problem = make_problem(case, setting)
     start, key = time.perf_counter(), jax.random.key(1)
-    traced = jax.jit(partial(first_state, problem)).trace(key)
-    state = jax.block_until_ready(compilation.compile_quickly(traced)(key))
+    init = compilation.compile_quickly(partial(first_state, problem), key)
+    state = jax.block_until_ready(init.call(key))
     init_seconds = time.perf_counter() - start
     batches = jax.tree.map(jnp.asarray, random_batches(setting))
     compiled = _compile_phases(problem, state, batches[0])

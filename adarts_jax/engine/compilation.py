@@ -6,6 +6,7 @@ On a CPU the equal cells of a network are compiled once, see `engine.parts`.
 import concurrent.futures
 import contextlib
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,14 +15,17 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from adarts_jax.engine import host_memory
+from adarts_jax.engine import host_memory, program_store
 from adarts_jax.engine.chain import make_chain
 from adarts_jax.engine.cut import cut, has_repeats
+from adarts_jax.engine.fingerprint import NoFingerprintError, fingerprint
 from adarts_jax.engine.sections import make_sections
 
 Traced = Any  # jax.stages.Traced
 Compiled = Any  # jax.stages.Compiled, or a Chain
 Stages = dict[str, tuple[float, float]]  # wall and processor seconds
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +33,20 @@ class Program:
     """A compiled function.
 
     Attributes:
-      call: takes arrays of the shapes it was compiled for; from ``compile_ahead`` a
-        ``jax.stages.Compiled``, which tells its cost.
+      call: takes arrays of the shapes it was compiled for; a ``jax.stages.Compiled`` or
+        something that is asked for cost and memory as one.
       compile_seconds: tracing and compiling (or reading from the cache), wall time.
       memory_bytes: predicted peak of the device, arguments included; None where the
         compiler does not say.
       stages: wall and processor seconds of "trace", "lower" and "compile".
+      out_info: shape and type of every leaf of the result.
     """
 
     call: Callable[..., Any]
     compile_seconds: float
     memory_bytes: int | None
     stages: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    out_info: PyTree = None
 
 
 # What costs least on a CPU, measured on the search step (docs/performance.md): XLA's
@@ -56,34 +62,80 @@ _FOR_ONE_CALL = {
 }
 
 
-def compile_ahead(function: Any, *shapes: PyTree) -> Program:
-    """Compile a jitted function before its first call.
+def compile_ahead(
+    function: Callable[..., Any], *shapes: PyTree, donate_argnums: tuple[int, ...] = ()
+) -> Program:
+    """Compile a function before its first call, or take it from the disk.
 
     Args:
-      function: result of ``jax.jit``.
+      function: of arrays.
       *shapes: arguments, or ``ShapeDtypeStruct`` in their place.
+      donate_argnums: arguments that every call gives away.
     """
-    stages: Stages = {}
-    with host_memory.garbage_kept():
-        with _timed(stages, "trace"):
-            traced = function.trace(*shapes)
-        compiled = _compile_traced(traced, _FOR_MANY_CALLS, stages)
-        memory = _predicted_memory(compiled)
-        del traced
-    seconds = sum(wall for wall, _ in stages.values())
-    return Program(compiled, seconds, memory, stages)
+    return _obtain(function, shapes, donate_argnums, _FOR_MANY_CALLS)
 
 
-def compile_quickly(traced: Any) -> Callable[..., Any]:
-    """Compile a traced function that runs only once, with hardly any optimization.
+def compile_quickly(function: Callable[..., Any], *shapes: PyTree) -> Program:
+    """Compile a function that runs only once, with hardly any optimization.
 
     Measured on a CPU, for the first state of a small search network: 13 instead of 89
     seconds of processor time, nearly all of it random numbers.
 
     Args:
-      traced: result of ``jax.jit(...).trace(...)``.
+      function: of arrays.
+      *shapes: as in ``compile_ahead``.
     """
-    return _compile_traced(traced, _FOR_ONE_CALL, {})
+    return _obtain(function, shapes, (), _FOR_ONE_CALL)
+
+
+def out_info(function: Callable[..., Any], *shapes: PyTree) -> PyTree:
+    """Return shapes and types of what a function returns, without compiling it.
+
+    Tracing takes seconds too, so a kept program is asked first.
+
+    Args:
+      function: as in ``compile_quickly``.
+      *shapes: likewise.
+    """
+    name = _name(function, shapes, (), _FOR_ONE_CALL)
+    kept = None if name is None else program_store.load(name)
+    return jax.eval_shape(function, *shapes) if kept is None else kept.out_info
+
+
+def _obtain(
+    function: Callable[..., Any],
+    shapes: tuple[PyTree, ...],
+    donate_argnums: tuple[int, ...],
+    cpu_options: Mapping[str, Any],
+) -> Program:
+    stages: Stages = dict.fromkeys(("trace", "lower"), (0.0, 0.0))
+    name = _name(function, shapes, donate_argnums, cpu_options)
+    with _timed(stages, "compile"):
+        kept = None if name is None else program_store.load(name)
+    if kept is None:
+        with host_memory.garbage_kept():
+            with _timed(stages, "trace"):
+                jitted = jax.jit(function, donate_argnums=donate_argnums)
+                traced = jitted.trace(*shapes)
+            compiled = _compile_traced(traced, cpu_options, stages)
+            kept = program_store.Entry(compiled, traced.out_info)
+            if name is not None:
+                program_store.save(name, kept)
+            del traced
+    memory = _predicted_memory(kept.call)
+    seconds = sum(wall for wall, _ in stages.values())
+    return Program(kept.call, seconds, memory, stages, kept.out_info)
+
+
+def _name(function: Any, shapes: Any, donate: Any, cpu_options: Any) -> str | None:
+    """Return what a program is kept under; None if it cannot be recognised."""
+    leaves, tree = jax.tree.flatten(shapes)
+    kinds = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    try:
+        return fingerprint(function, str(tree), kinds, donate, cpu_options)
+    except NoFingerprintError as error:
+        _logger.debug("not kept: %s", error)
+        return None
 
 
 @contextlib.contextmanager

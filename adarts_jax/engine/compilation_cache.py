@@ -41,7 +41,7 @@ def use_compilation_cache(place: str | None = None) -> Path | None:
         folder = root / _processor()
         for new in (root, folder):
             new.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(new)
+            check_private(new)
     except OSError as error:
         _logger.warning(
             "compiled programs are not kept: %s (--compilation-cache chooses another "
@@ -53,7 +53,12 @@ def use_compilation_cache(place: str | None = None) -> Path | None:
     return folder
 
 
-def _check_private(folder: Path) -> None:
+def check_private(folder: Path) -> None:
+    """Check that what lies in a folder comes from the user.
+
+    Raises:
+      OSError: there is no such folder, or it is not the user's alone.
+    """
     info = folder.stat()
     others = stat.S_IWGRP | stat.S_IWOTH
     if info.st_mode & others or (hasattr(os, "getuid") and info.st_uid != os.getuid()):

@@ -6,7 +6,6 @@ they agree. Logits come to the host; the scores are plain NumPy.
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -127,15 +126,11 @@ def compile_evaluator(
     """
     size = min(batch_size, len(images))
     batch = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
-    step = jax.jit(
-        partial(evaluation_step, network=network, normalization=normalization)
-    )
-    if not for_one_call:
-        return Evaluator(compilation.compile_ahead(step, variables, batch), size)
-    start = time.perf_counter()
-    call = compilation.compile_quickly(step.trace(variables, batch))
-    program = compilation.Program(call, time.perf_counter() - start, memory_bytes=None)
-    return Evaluator(program, size)
+    step = partial(evaluation_step, network=network, normalization=normalization)
+    compile_it = compilation.compile_ahead
+    if for_one_call:
+        compile_it = compilation.compile_quickly
+    return Evaluator(compile_it(step, variables, batch), size)
 
 
 def evaluation_step(

@@ -14,6 +14,7 @@ import jax
 
 from adarts_jax.data.images import ImageData
 from adarts_jax.engine import (
+    compilation,
     devices,
     epoch,
     evaluation,
@@ -108,11 +109,11 @@ def retrain(
             f"network.precision = bfloat16 (now {config.network.precision})"
         ):
             data = retrain_program.put_data(start, key)
+            init = retrain_program.make_init(problem)
             if is_saved:
-                shapes = retrain_program.state_shapes(problem)
-                training, step = session.restore(shapes)
+                training, step = session.restore(compilation.out_info(init, key))
             else:
-                training, step = retrain_program.first_state(problem, key), 0
+                training, step = compilation.compile_quickly(init, key).call(key), 0
                 session.save(training, 0)  # a crash can come at once
             if not session.is_complete(step):
                 session.console.say(COMPILING)

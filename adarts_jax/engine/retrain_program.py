@@ -23,7 +23,6 @@ from adarts_jax.engine.retrain_setup import Start
 from adarts_jax.networks.derived_network import (
     DerivedNetwork,
     init_variables,
-    variable_shapes,
 )
 from adarts_jax.retrain_config import RetrainConfig
 from adarts_jax.training.loss import mix_batch
@@ -161,18 +160,18 @@ def put_data(start: Start, key: PRNGKeyArray) -> EpochData:
     )
 
 
-def first_state(problem: Problem, key: PRNGKeyArray) -> Training:
-    """Draw the weights; see ``init_variables`` for why this is not one program."""
-    to_weights = jax.random.fold_in(key, _WEIGHTS)
-    variables = init_variables(problem.network, to_weights, problem.image_shape)
-    # With rematerialisation some of them are constants of the host.
-    return _training(problem, jax.tree.map(jnp.array, variables))
+def make_init(problem: Problem) -> Callable[[PRNGKeyArray], Training]:
+    """Return the function from the root key to the first state."""
 
+    def init(key: PRNGKeyArray) -> Training:
+        to_weights = jax.random.fold_in(key, _WEIGHTS)
+        variables = init_variables(problem.network, to_weights, problem.image_shape)
+        state = init_state(variables, problem.optimizer, keep_mean=problem.keep_mean)
+        return Training(
+            state, epoch.zero_metrics(retrain_epoch.NUM_PHASES, len(QUANTITIES))
+        )
 
-def state_shapes(problem: Problem) -> Training:
-    """Return shapes and types of the state, without computing it."""
-    variables = variable_shapes(problem.network, problem.image_shape)
-    return jax.eval_shape(partial(_training, problem), variables)
+    return init
 
 
 def compile_retrain(
@@ -197,12 +196,13 @@ def compile_retrain(
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     with jax.default_matmul_precision(problem.precision):
         program = compilation.compile_ahead(
-            jax.jit(function, donate_argnums=0),
+            function,
             template,
             data,
             jax.eval_shape(draw_order, data, number),
             RetrainPace(rate, rate),
             *([] if is_host_loop else [number]),
+            donate_argnums=(0,),
         )
     return RetrainProgram(program, draw_order, is_host_loop)
 
@@ -257,13 +257,6 @@ def tested_data(start: Start) -> dict[str, ImageData]:
         found["test"] = start.test
     size = start.image_shape[:2]
     return {name: center_crop(data, size) for name, data in found.items()}
-
-
-def _training(problem: Problem, variables: PyTree) -> Training:
-    state = init_state(variables, problem.optimizer, keep_mean=problem.keep_mean)
-    return Training(
-        state, epoch.zero_metrics(retrain_epoch.NUM_PHASES, len(QUANTITIES))
-    )
 
 
 def _without_drop_path(step: Callable[..., Any]) -> retrain_epoch.Update:

@@ -105,11 +105,11 @@ def search(
         seeds = None if problem.seed is None else parallel_searches.own_seeds(config)
         with devices.memory_advice(search_setup.memory_advice(config)):
             data = search_program.put_data(start, key, seeds)
-            traced = search_program.trace_init(problem, key)
+            init = search_program.make_init(problem)
             if is_saved:
-                training, step = session.restore(traced.out_info)
+                training, step = session.restore(compilation.out_info(init, key))
             else:
-                training, step = compilation.compile_quickly(traced)(key), 0
+                training, step = compilation.compile_quickly(init, key).call(key), 0
                 session.save(training, 0)  # a crash can come at once
             if problem.trains and not session.is_complete(step):
                 session.console.say(COMPILING)

@@ -101,16 +101,11 @@ def put_data(
     )
 
 
-def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
-    """Trace the function from the root key to the first state.
+def make_init(problem: Problem) -> Callable[[PRNGKeyArray], Training]:
+    """Return the function from the root key to the first state.
 
     Args:
-      problem: what is searched.
-      key: root of the random numbers, (search,) where there are several.
-
-    Returns:
-      A ``jax.stages.Traced``: ``out_info`` has shapes and types, ``lower().compile()``
-      gives the function.
+      problem: what is searched. Of several searches, the key is (search,).
     """
 
     def init(key: PRNGKeyArray) -> Training:
@@ -136,7 +131,7 @@ def trace_init(problem: Problem, key: PRNGKeyArray) -> Any:
             state, epoch.zero_metrics(search_epoch.NUM_PHASES, len(QUANTITIES))
         )
 
-    return jax.jit(vectorize(init, 0, problem.num_searches)).trace(key)
+    return vectorize(init, 0, problem.num_searches)
 
 
 def compile_search(
@@ -170,10 +165,9 @@ def compile_search(
         )
         axes = (0, OWN_DATA, 0, None, None)
         function = vectorize(function, axes, problem.num_searches)
-        function = jax.jit(function, donate_argnums=0)
         with jax.default_matmul_precision(problem.precision):
             return compilation.compile_ahead(
-                function, template, data, orders, pace, number
+                function, template, data, orders, pace, number, donate_argnums=(0,)
             )
 
     if not is_host_loop and product is not None:

@@ -122,7 +122,7 @@ def verify(
     size = min(len(images), BATCH)
     shape = jax.ShapeDtypeStruct((size, *images.shape[1:]), jnp.float32)
     run = partial(_our_outputs, network=model.network)
-    ours = compilation.compile_quickly(jax.jit(run).trace(model.variables, shape))
+    ours = compilation.compile_quickly(run, model.variables, shape).call
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     # The last batch, where it is not full, starts earlier instead of being padded.
     for start in range(0, len(images), size):

@@ -203,8 +203,6 @@ def init_variables(
 ) -> PyTree:
     """Draw ``{"params": ..., "batch_stats": ...}``, auxiliary head included.
 
-    Best called outside of ``jit``: then nothing is compiled but one draw.
-
     Args:
       network: the network.
       key: randomness.

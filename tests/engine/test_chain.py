@@ -38,11 +38,11 @@ def make_state(cells=3):
     return {"weights": weights, "count": jnp.int32(0)}
 
 
-def whole(function, monkeypatch, *arguments, **options):
+def whole(function, monkeypatch, *arguments):
     """Compile as ever, without parts."""
     with monkeypatch.context() as patch:
         patch.setattr(compilation, "has_repeats", lambda _: False)
-        return compilation.compile_ahead(jax.jit(function, **options), *arguments)
+        return compilation.compile_ahead(function, *arguments)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def check_same(one, other):
 
 def test_parts_compute_what_the_whole_computes(x, monkeypatch):
     state = make_state()
-    parts = compilation.compile_ahead(jax.jit(step), state, x)
+    parts = compilation.compile_ahead(step, state, x)
     assert isinstance(parts.call, Chain)
     expected = whole(step, monkeypatch, state, x)
     assert not isinstance(expected.call, Chain)
@@ -67,15 +67,15 @@ def test_parts_compute_what_the_whole_computes(x, monkeypatch):
 
 
 def test_equal_cells_are_one_program(x):
-    few = compilation.compile_ahead(jax.jit(step), make_state(3), x).call
-    many = compilation.compile_ahead(jax.jit(step), make_state(6), x).call
+    few = compilation.compile_ahead(step, make_state(3), x).call
+    many = compilation.compile_ahead(step, make_state(6), x).call
     assert len(many.links) > len(few.links)
     # forward and backward of a cell, what lies between them, both ends, the update
     assert len(many.programs) == len(few.programs) < len(few.links)
 
 
 def test_a_function_without_repeats_stays_whole(x):
-    program = compilation.compile_ahead(jax.jit(step), make_state(1), x)
+    program = compilation.compile_ahead(step, make_state(1), x)
     assert not isinstance(program.call, Chain)
 
 
@@ -89,17 +89,17 @@ def test_on_accelerators_nothing_is_cut(x, monkeypatch):
 def test_a_state_given_away_makes_room(x, monkeypatch):
     state = make_state()
     expected = whole(step, monkeypatch, state, x).call(state, x)
-    parts = compilation.compile_ahead(jax.jit(step, donate_argnums=0), state, x)
+    parts = compilation.compile_ahead(step, state, x, donate_argnums=(0,))
     check_same(parts.call(state, x), expected)
     assert all(weight.is_deleted() for weight in state["weights"][1:])
     assert not x.is_deleted()
-    kept = compilation.compile_ahead(jax.jit(step), make_state(), x)
+    kept = compilation.compile_ahead(step, make_state(), x)
     assert parts.memory_bytes < kept.memory_bytes
 
 
 def test_memory_and_cost_are_those_of_all_parts(x, monkeypatch):
     state = make_state()
-    parts = compilation.compile_ahead(jax.jit(step), state, x)
+    parts = compilation.compile_ahead(step, state, x)
     expected = whole(step, monkeypatch, state, x)
     theirs, ours = (p.call.memory_analysis() for p in (expected, parts))
     assert ours.argument_size_in_bytes == theirs.argument_size_in_bytes
@@ -110,7 +110,7 @@ def test_memory_and_cost_are_those_of_all_parts(x, monkeypatch):
 
 
 def test_other_arguments_are_refused(x):
-    call = compilation.compile_ahead(jax.jit(step), make_state(), x).call
+    call = compilation.compile_ahead(step, make_state(), x).call
     with pytest.raises(TypeError, match="compiled for"):
         call(make_state(2), x)
     with pytest.raises(TypeError):
@@ -122,13 +122,13 @@ def test_loops_and_batches_pass_through(x, monkeypatch):
         body = lambda _, state: step(state, x)[0]  # noqa: E731
         return jax.lax.fori_loop(0, 2, body, state)
 
-    twice = compilation.compile_ahead(jax.jit(looped), make_state(), x).call
+    twice = compilation.compile_ahead(looped, make_state(), x).call
     assert not isinstance(twice, Chain)  # a boundary in a loop is no boundary
     once = jax.jit(step)
     check_same(twice(make_state(), x), once(once(make_state(), x)[0], x)[0])
     states = jax.tree.map(lambda *s: jnp.stack(s), make_state(), make_state())
     several = jax.vmap(step, (0, None))
-    parts = compilation.compile_ahead(jax.jit(several), states, x)
+    parts = compilation.compile_ahead(several, states, x)
     assert isinstance(parts.call, Chain)
     expected = whole(several, monkeypatch, states, x)
     check_same(parts.call(states, x), expected.call(states, x))
