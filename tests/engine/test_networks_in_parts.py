@@ -20,8 +20,8 @@ from adarts_jax.nn.channel_attention import AlphaAttention
 from adarts_jax.space.genotype import Genotype
 from adarts_jax.training import retrain_step
 
-PRIMITIVES = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
-CELLS, CLASSES, SIDE, BATCH, STEPS = 6, 3, 8, 4, 3
+PRIMITIVES = ("none", "skip_connect", "dil_conv_3x3")
+CELLS, CLASSES, SIDE, BATCH, STEPS = 9, 3, 8, 4, 3
 OPTIMIZERS = make_optimizers()
 ENTRIES = [("sep_conv_3x3", 0), ("max_pool_3x3", 1)]
 
@@ -35,10 +35,10 @@ def batch():
 def begin_search():
     edges = functools.partial(AttendedEdges, attention=AlphaAttention)
     network = SearchNetwork(
-        4, CELLS, CLASSES, edges, PRIMITIVES, (2,) * CELLS, num_nodes=2
+        4, CELLS, CLASSES, edges, PRIMITIVES, (2,) * CELLS, num_nodes=1
     )
     arch = architecture.init_architecture(
-        jax.random.key(0), num_primitives=len(PRIMITIVES), num_nodes=2
+        jax.random.key(0), num_primitives=len(PRIMITIVES), num_nodes=1
     )
     rates = {"weight_learning_rate": 0.1, "architecture_learning_rate": 0.01}
     phase = functools.partial(
