@@ -157,8 +157,8 @@ def _compile_traced(
         def start(lowered: Any) -> concurrent.futures.Future[Compiled]:
             return pool.submit(_compile, lowered, cpu_options)
 
-        pieces = cut(traced.jaxpr.jaxpr)
-        if jax.default_backend() != "cpu" or not has_repeats(pieces):
+        is_cpu = jax.default_backend() == "cpu"
+        if not is_cpu or not has_repeats(pieces := cut(traced.jaxpr.jaxpr)):
             with _timed(stages, "lower"):
                 lowered = traced.lower()
             with _timed(stages, "compile"):

@@ -47,7 +47,7 @@ def load(name: str) -> Entry | None:
     try:
         (folder / name).touch()
         chain, programs, out_info = pickle.loads((folder / name).read_bytes())
-        compiled = [serialize_executable.deserialize_and_load(*p) for p in programs]
+        compiled = [_load(*program) for program in programs]
     except Exception as error:  # noqa: BLE001
         # Whatever is wrong with a file of a cache, the program can be compiled anew.
         _logger.warning("a kept program cannot be read and is compiled anew: %s", error)
@@ -61,16 +61,18 @@ def load(name: str) -> Entry | None:
 def save(name: str, entry: Entry) -> None:
     """Keep a compiled function; one that cannot be kept is left out, which is logged.
 
+    One that runs on several devices, or not on the first one, is left out too.
+
     Args:
       name: as in ``load``.
       entry: the function.
     """
     folder = _folder()
-    if folder is None:
-        return
     is_chain = isinstance(entry.call, Chain)
+    programs = entry.call.programs if is_chain else (entry.call,)
+    if folder is None or not all(map(_is_on_first_device, programs)):
+        return
     try:
-        programs = entry.call.programs if is_chain else (entry.call,)
         content = pickle.dumps(
             (
                 dataclasses.replace(entry.call, programs=()) if is_chain else None,
@@ -82,6 +84,19 @@ def save(name: str, entry: Entry) -> None:
         _forget_oldest(folder)
     except Exception as error:  # noqa: BLE001
         _logger.warning("a compiled program is not kept: %s", error)
+
+
+def _load(content: bytes, in_tree: Any, out_tree: Any) -> Any:
+    device = jax.local_devices()[0]
+    return serialize_executable.deserialize_and_load(
+        content, in_tree, out_tree, device.client, [device]
+    )
+
+
+def _is_on_first_device(compiled: Any) -> bool:
+    shardings = jax.tree.leaves(compiled.input_shardings)
+    devices = {device for sharding in shardings for device in sharding.device_set}
+    return devices <= {jax.local_devices()[0]}
 
 
 def _forget_oldest(folder: Path) -> None:

@@ -198,6 +198,35 @@ def test_functions_differ_by_what_they_hold():
     assert fingerprint.fingerprint(make(1)) == names[0]
 
 
+def test_one_of_several_devices_runs_a_kept_program(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys, jax, jax.numpy as jnp\n"
+        "from adarts_jax.engine import compilation, compilation_cache\n"
+        "compilation_cache.use_compilation_cache(sys.argv[1])\n"
+        "traced = []\n"
+        "def f(x):\n"
+        "    traced.append(1)\n"
+        "    return 2 * x\n"
+        "double = compilation.compile_ahead(f, jnp.ones(3)).call(jnp.arange(3.0))\n"
+        "print(jax.device_count(), len(traced), double.tolist())\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    flag = "--xla_force_host_platform_device_count=4"
+    environ = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": flag}
+    said = [
+        subprocess.run(
+            [sys.executable, script, tmp_path / "cache"],
+            env=environ,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert said == ["4 1 [0.0, 2.0, 4.0]", "4 0 [0.0, 2.0, 4.0]"]
+
+
 def test_a_changed_source_file_changes_all(tmp_path):
     """As it does when the package is edited or updated."""
     module = tmp_path / "mine.py"
