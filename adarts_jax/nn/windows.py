@@ -94,12 +94,8 @@ def adjoint(
       stride: distance of neighbouring positions.
       size: length of the axis before windowing.
     """
-    half, reach = window // 2, (window - 1) // stride
-    # Of what the windows cover, only what lies in the input is computed: `count`
-    # elements of every phase, the first of them at `crop` before it.
-    first, crop = divmod(half, stride)
-    count = (half + size - 1) // stride + 1 - first
-    padded = [pad_axis(a, axis, reach - first, reach + count) for a in arrays]
+    count, reach = arrays[0].shape[axis], (window - 1) // stride
+    padded = [pad_axis(a, axis, reach, count + 2 * reach) for a in arrays]
     # Without the barrier XLA recomputes the padding inside every tap.
     padded = lax.optimization_barrier(padded)
     sums = []
@@ -108,13 +104,15 @@ def adjoint(
         for t in range(phase, window, stride):
             start = reach - t // stride
             slices = [
-                lax.slice_in_dim(a, start, start + count, axis=axis) for a in padded
+                lax.slice_in_dim(a, start, start + count + reach, axis=axis)
+                for a in padded
             ]
             part = term(t, *slices)
             total = part if total is None else total + part
         sums.append(total)
     merged = merge_phases(sums, axis)
-    return lax.slice_in_dim(merged, crop, crop + size, axis=axis)
+    merged = pad_axis(merged, axis, 0, window // 2 + size)
+    return lax.slice_in_dim(merged, window // 2, window // 2 + size, axis=axis)
 
 
 def sum_shared(gradient: Any, ops: int) -> Any:

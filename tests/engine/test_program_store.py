@@ -53,8 +53,10 @@ traced = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_traced():
+def begin(monkeypatch):
+    """Trace nothing yet; be a program in a file (a process of pytest-xdist is none)."""
     traced.clear()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
 
 
 def compile_scaling(factor, **options):
