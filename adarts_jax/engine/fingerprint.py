@@ -78,7 +78,10 @@ def _own_modules() -> set[Path]:
     return {
         file
         for file in files
-        if file.suffix == ".py" and not str(file).startswith(installed)
+        # Some modules (`torch.classes`) name a file that does not exist.
+        if file.suffix == ".py"
+        and file.is_file()
+        and not str(file).startswith(installed)
     }
 
 

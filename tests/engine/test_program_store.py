@@ -173,6 +173,13 @@ def test_unknown_content_has_no_fingerprint():
         fingerprint.fingerprint(endless)
 
 
+def test_a_module_may_name_a_file_that_is_not_there(monkeypatch):
+    """As ``torch.classes`` does."""
+    name = fingerprint.fingerprint(1)
+    monkeypatch.setitem(sys.modules, "strange", SimpleNamespace(__file__="_strange.py"))
+    assert fingerprint.fingerprint(1) == name
+
+
 def test_functions_differ_by_what_they_hold():
     def make(number):
         return lambda x: number * x
