@@ -7,7 +7,7 @@ programs of their own: equal ones are compiled once, different ones side by side
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -89,8 +89,19 @@ class Chain:
             for number in link.forgets:
                 del values[number]
             values.update(zip(link.gives, found, strict=True))
-        results = [values[r] if isinstance(r, int) else r for r in self.results]
-        return jax.tree.unflatten(self.out_tree, results)
+        return jax.tree.unflatten(self.out_tree, self._own_results(values))
+
+    def _own_results(self, values: Mapping[int, Array]) -> Iterator[Array]:
+        """Yield arrays that nobody else holds: the caller may give each away."""
+        held = set(range(self.in_tree.num_leaves))
+        for result in self.results:
+            if not isinstance(result, int):
+                yield result.copy()
+            elif result in held:
+                yield values[result].copy()
+            else:
+                held.add(result)
+                yield values[result]
 
     def cost_analysis(self) -> dict[str, float]:
         """Return the sum of what XLA counts in every part."""

@@ -1,6 +1,6 @@
 """Compiling functions ahead of their first call, and what is known of them.
 
-On a CPU the equal cells of a network are compiled once, see `engine.parts`.
+On a CPU the equal cells of a network are compiled once, see `engine.chain`.
 """
 
 import concurrent.futures
@@ -19,9 +19,8 @@ from adarts_jax.engine import host_memory, program_store
 from adarts_jax.engine.chain import make_chain
 from adarts_jax.engine.cut import cut, has_repeats
 from adarts_jax.engine.fingerprint import NoFingerprintError, fingerprint
-from adarts_jax.engine.sections import make_sections
+from adarts_jax.engine.sections import Traced, make_sections
 
-Traced = Any  # jax.stages.Traced
 Compiled = Any  # jax.stages.Compiled, or a Chain
 Stages = dict[str, tuple[float, float]]  # wall and processor seconds
 

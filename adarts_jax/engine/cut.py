@@ -1,6 +1,6 @@
 """Cut the equations of a traced function into groups, at its boundaries.
 
-A group reads what earlier ones made; `engine.parts` makes programs of them.
+A group reads what earlier ones made; `engine.sections` makes functions of them.
 """
 
 from collections.abc import Hashable, Mapping

@@ -1,7 +1,7 @@
 """Where a program may be cut into parts that are compiled one by one.
 
 A boundary is the identity, also under differentiation and ``vmap``, and costs nothing
-in a program that is compiled as a whole. ``engine.parts`` cuts at it.
+in a program that is compiled as a whole. ``engine.cut`` cuts at it.
 """
 
 from typing import TypeVar

@@ -97,6 +97,28 @@ def test_a_state_given_away_makes_room(x, monkeypatch):
     assert parts.memory_bytes < kept.memory_bytes
 
 
+def test_every_result_may_be_given_away(x):
+    """Known ones, arguments, and one value that is returned twice."""
+
+    def function(state, x):
+        moved, _ = step(state["inner"], x)
+        return {"inner": moved, "again": moved["weights"], "known": jnp.ones(3), "x": x}
+
+    inner = make_state()
+    state = {"inner": inner, "again": make_state()["weights"]}
+    state |= {"known": jnp.zeros(3), "x": jnp.zeros_like(x)}
+    call = compilation.compile_ahead(function, state, x, donate_argnums=(0,)).call
+    assert isinstance(call, Chain)
+    for _ in range(3):
+        state = call(state, x)
+    check_same(state["again"], state["inner"]["weights"])
+    assert state["inner"]["count"] == 3
+    assert state["known"].tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(state["x"], x)
+    jax.tree.map(lambda leaf: leaf.delete(), state)
+    assert not x.is_deleted()
+
+
 def test_memory_and_cost_are_those_of_all_parts(x, monkeypatch):
     state = make_state()
     parts = compilation.compile_ahead(step, state, x)
