@@ -1,20 +1,24 @@
 """Compiled programs that many runs of a test share."""
 
 import contextlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import pytest
 
 
 @contextlib.contextmanager
-def shared_programs(place: Path) -> Iterator[None]:
-    """Let all runs inside share compiled programs, however small.
+def shared_programs(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let all runs of a session share compiled programs, however small.
 
-    Args:
-      place: of the compilation cache; other processes that are started inside use it.
+    Also those of pytest-xdist's other processes, and of processes started inside.
     """
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    place = place / "compiled"
+    place.mkdir(mode=0o700, exist_ok=True)
     name = "jax_persistent_cache_min_compile_time_secs"
     least = getattr(jax.config, name)
     jax.config.update(name, 0)

@@ -71,13 +71,19 @@ class BatchNorm(nn.Module):
 
 
 def moments(x: Images) -> tuple[PerChannel, PerChannel]:
-    """Return mean and biased variance, at least float32.
+    """Return mean and biased variance, at least float32, in one pass over ``x``.
 
-    In two passes: ``E[x^2] - E[x]^2`` would save 4 % of a search step on CPU and cost
-    a digit of every gradient.
+    Both are taken of the distances from the first pixel, because ``E[x^2] - E[x]^2``
+    by itself loses what the mean is larger than the deviation. That pixel being one of
+    the n values, ``(pixel - mean)^2 <= n * var``: the relative error of the variance
+    is at most n rounding errors, and commonly one or two.
     """
-    mean = jnp.mean(x, OVER, dtype=jnp.promote_types(x.dtype, jnp.float32))
-    return mean, jnp.mean(jnp.square(x - spread(mean)), OVER)
+    precise = jnp.promote_types(x.dtype, jnp.float32)
+    origin = jax.lax.stop_gradient(x[..., :1, :1, :1, :]).astype(precise)
+    distance = x.astype(precise) - origin
+    shift = jnp.mean(distance, OVER)
+    var = jnp.mean(jnp.square(distance), OVER) - jnp.square(shift)
+    return origin[..., 0, 0, 0, :] + shift, jnp.maximum(var, 0)
 
 
 def running_update(

@@ -8,6 +8,7 @@ single layer of a derived network is the case of one operation and one edge.
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from adarts_jax.nn.batch_norm import BatchNorm
@@ -115,7 +116,10 @@ class FactorizedReduce(nn.Module):
             )
         x = nn.relu(x)
         half, edges = self.channels // 2, self.num_edges
+        # Without the barrier XLA puts the strided slices into the products on a GPU,
+        # where that can end the process (openxla/xla#47381).
         even, odd = x[..., ::2, ::2, :], x[..., 1::2, 1::2, :]
+        even, odd = lax.optimization_barrier((even, odd))
         even = Pointwise(half, 1, edges, name="pointwise_0")(even)
         odd = Pointwise(half, 1, edges, name="pointwise_1")(odd)
         halves = [y.reshape(*y.shape[:-1], edges, half) for y in (even, odd)]

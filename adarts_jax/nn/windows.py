@@ -9,6 +9,7 @@ import functools
 import operator
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
@@ -43,6 +44,28 @@ def merge_phases(phases: list[Any], axis: int) -> Any:
     first = phases[0]
     stacked = jnp.stack(phases, axis=axis + 1)
     return stacked.reshape(*first.shape[:axis], -1, *first.shape[axis + 1 :])
+
+
+def phases_to_batch(x: Any, stride: int) -> Any:
+    """Make every phase of rows and columns an image of its own.
+
+    (batch, height, width, channel) to (stride^2 * batch, ceil(height / stride), ...);
+    zeros fill the last row and column.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    x = pad_axis(pad_axis(x, 1, 0, rows * stride), 2, 0, columns * stride)
+    x = x.reshape(batch, rows, stride, columns, stride, channels)
+    x = x.transpose(2, 4, 0, 1, 3, 5)
+    return x.reshape(stride**2 * batch, rows, columns, channels)
+
+
+def batch_to_phases(x: Any, stride: int) -> Any:
+    """Put the phases back in their places: the inverse of ``phases_to_batch``."""
+    _, rows, columns, channels = x.shape
+    x = x.reshape(stride, stride, -1, rows, columns, channels)
+    x = x.transpose(2, 3, 0, 4, 1, 5)
+    return x.reshape(-1, rows * stride, columns * stride, channels)
 
 
 def pad_axis(x: Any, axis: int, before: int, length: int, value: float = 0.0) -> Any:
@@ -96,8 +119,10 @@ def adjoint(
     """
     count, reach = arrays[0].shape[axis], (window - 1) // stride
     padded = [pad_axis(a, axis, reach, count + 2 * reach) for a in arrays]
-    # Without the barrier XLA recomputes the padding inside every tap.
-    padded = lax.optimization_barrier(padded)
+    if jax.default_backend() == "cpu":
+        # Without the barrier XLA recomputes the padding inside every tap. On a GPU the
+        # padded copy costs more than that.
+        padded = lax.optimization_barrier(padded)
     sums = []
     for phase in range(stride):
         total = None

@@ -39,7 +39,7 @@ SEVERAL = ("--seed", "5", "--num-searches", "2")
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, however small."""
-    with shared_programs(tmp_path_factory.mktemp("compiled")):
+    with shared_programs(tmp_path_factory):
         yield
 
 

@@ -33,7 +33,7 @@ STEPS = 6  # per epoch: 100 images in batches of 16
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, however small."""
-    with shared_programs(tmp_path_factory.mktemp("compiled")):
+    with shared_programs(tmp_path_factory):
         yield
 
 

@@ -11,7 +11,7 @@ from adarts_jax.report import page
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """Let all runs share compiled programs, those of other processes too."""
-    with shared_programs(tmp_path_factory.mktemp("compiled")):
+    with shared_programs(tmp_path_factory):
         yield
 
 
