@@ -109,21 +109,34 @@ def _obtain(
 ) -> Program:
     stages: Stages = dict.fromkeys(("trace", "lower"), (0.0, 0.0))
     name = _name(function, shapes, donate_argnums, cpu_options)
-    with _timed(stages, "compile"):
-        kept = None if name is None else program_store.load(name)
-    if kept is None:
-        with host_memory.garbage_kept():
-            with _timed(stages, "trace"):
-                jitted = jax.jit(function, donate_argnums=donate_argnums)
-                traced = jitted.trace(*shapes)
-            compiled = _compile_traced(traced, cpu_options, stages)
-            kept = program_store.Entry(compiled, traced.out_info)
+    with host_memory.garbage_kept():
+        with _timed(stages, "compile"):
+            kept = None if name is None else program_store.load(name)
+        if kept is None:
+            kept = _make(
+                jax.jit(function, donate_argnums=donate_argnums),
+                shapes,
+                cpu_options,
+                stages,
+            )
             if name is not None:
                 program_store.save(name, kept)
-            del traced
-    memory = _predicted_memory(kept.call)
+        memory = _predicted_memory(kept.call)  # takes 120 MB to tell
     seconds = sum(wall for wall, _ in stages.values())
     return Program(kept.call, seconds, memory, stages, kept.out_info)
+
+
+def _make(
+    jitted: Any,
+    shapes: tuple[PyTree, ...],
+    cpu_options: Mapping[str, Any],
+    stages: Stages,
+) -> program_store.Entry:
+    with _timed(stages, "trace"):
+        traced = jitted.trace(*shapes)
+    return program_store.Entry(
+        _compile_traced(traced, cpu_options, stages), traced.out_info
+    )
 
 
 def _name(function: Any, shapes: Any, donate: Any, cpu_options: Any) -> str | None:

@@ -76,7 +76,7 @@ def moments(x: Images) -> tuple[PerChannel, PerChannel]:
     Both are taken of the distances from the first pixel, because ``E[x^2] - E[x]^2``
     by itself loses what the mean is larger than the deviation. That pixel being one of
     the n values, ``(pixel - mean)^2 <= n * var``: the relative error of the variance
-    is at most n rounding errors, and commonly one or two.
+    is of the order of n rounding errors at worst, and commonly of one or two.
     """
     precise = jnp.promote_types(x.dtype, jnp.float32)
     origin = jax.lax.stop_gradient(x[..., :1, :1, :1, :]).astype(precise)
