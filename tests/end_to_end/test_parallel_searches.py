@@ -4,6 +4,7 @@ The host side on a linear classifier in the place of the search network, as in
 `test_search`; the mathematics on the smallest real networks.
 """
 
+import dataclasses
 import signal
 
 import fake_search
@@ -26,6 +27,7 @@ from adarts_jax.engine import (
     search_setup,
 )
 from adarts_jax.engine.epoch import EpochData, redrawn
+from adarts_jax.methods import METHODS
 from adarts_jax.nn.depthwise import depthwise_conv
 from adarts_jax.report import page
 from adarts_jax.report.__main__ import report
@@ -269,15 +271,21 @@ CASES = {
     "g_pc_darts_a": {"network": {"init_channels": 16}},
     "att_darts_p": {"network": {"init_channels": 4}},
 }
-SLOW = [name for name in CASES if name != "alpha_adarts"]
+FEW = ("none", "skip_connect", "max_pool_3x3", "sep_conv_5x5")
 
 
 @pytest.mark.parametrize(
-    "name",
-    [n if n not in SLOW else pytest.param(n, marks=pytest.mark.slow) for n in CASES],
+    ("name", "primitives"),
+    [
+        ("alpha_adarts", FEW),
+        *(pytest.param(name, None, marks=pytest.mark.slow) for name in CASES),
+    ],
 )
-def test_real_networks_side_by_side(name, tmp_path, monkeypatch):
+def test_real_networks_side_by_side(name, primitives, tmp_path, monkeypatch):
     """Two searches in one program and alone: equal to rounding."""
+    if primitives is not None:
+        method = dataclasses.replace(METHODS[name], primitives=primitives)
+        monkeypatch.setattr(search_problem, "METHODS", {name: method})
     monkeypatch.setattr(compilation, "_FOR_MANY_CALLS", compilation._FOR_ONE_CALL)
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
