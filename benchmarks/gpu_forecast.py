@@ -114,7 +114,9 @@ def forecast(engine: Engine) -> Record:
         for kernel in gpu_kernels.innermost(call.as_text())
     ]
     kinds = collections.Counter(kernel.kind for kernel in kernels)
-    seconds = sum(map(_seconds, kernels))
+    # The kernel that gathers a batch reads no more than that.
+    read = sum(kernel.bytes for kernel in kernels) - engine.unread_bytes
+    seconds = sum(map(_seconds, kernels)) - engine.unread_bytes / BYTES_PER_SECOND
     places: dict[str, float] = collections.defaultdict(float)
     for kernel in kernels:
         places[_place(kernel.source)] += _seconds(kernel)
@@ -123,7 +125,7 @@ def forecast(engine: Engine) -> Record:
     return setup | {
         "compiled_for": "NVIDIA H200, not present",
         "kernels_per_phase": len(kernels),
-        "bytes_per_phase": sum(kernel.bytes for kernel in kernels),
+        "bytes_per_phase": read,
         "kernels_by_kind": dict(kinds.most_common()),
         "forecast_seconds_per_phase": seconds,
         "forecast_seconds_per_epoch": seconds * steps * phases,
@@ -167,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             setting = dataclasses.replace(
                 setting, search_recipe=asked.recipe, retrain_recipe=asked.recipe
             )
+            name = f"{name}_{Path(asked.recipe).stem}"
         rows = {}
         for kind in asked.only:
             with compiling_for_gpu():
