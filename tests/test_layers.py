@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adarts_jax.nn import layers, pooling
-from adarts_jax.nn.batch_norm import BatchNorm
+from adarts_jax.nn.batch_norm import BatchNorm, moments_in_one_pass
 from adarts_jax.nn.depthwise import (
     Lowering,
     depthwise_conv,
@@ -298,6 +298,17 @@ def test_running_statistics_follow_torch():
     )
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_variance_is_as_exact_as_in_two_passes(offset):
+    """A channel far from zero keeps the digits that its deviation needs."""
+    x = draw(0, 4, 8, 8, 5) + offset
+    module = make_batch_norm(affine=False, momentum=0.0)
+    variables = module.init(jax.random.key(0), x, train=False)
+    _, updates = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    want = np.var(np.asarray(x, np.float64), (0, 1, 2), ddof=1)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], want, rtol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("offset", "first", "error"),
     [
@@ -307,15 +318,36 @@ def test_running_statistics_follow_torch():
         (0.0, 1e3, 8 * 256 * 6e-8),
     ],
 )
-def test_variance_keeps_its_digits(offset, first, error):
+def test_moments_in_one_pass_keep_their_digits(offset, first, error):
     """Far from zero, and, as well as promised, if the first pixel is far from all."""
-    noise = draw(0, 4, 8, 8, 5)
-    x = (noise + offset).at[0, 0, 0].set(noise[0, 0, 0] + first)
-    module = make_batch_norm(affine=False, momentum=0.0)
+    noise = draw(0, 2, 4, 8, 8, 5)
+    x = (noise + offset).at[:, 0, 0, 0].set(noise[:, 0, 0, 0] + first)
+    exact = np.asarray(x, np.float64)
+    mean, var = jax.jit(moments_in_one_pass)(x)
+    rounding = 1e-6 * max(1, first)
+    np.testing.assert_allclose(mean, exact.mean((1, 2, 3)), rtol=1e-6, atol=rounding)
+    np.testing.assert_allclose(var, exact.var((1, 2, 3)), rtol=error)
+
+
+def test_moments_of_a_constant_in_one_pass():
+    mean, var = moments_in_one_pass(jnp.full((2, 3, 3, 1), 0.1))
+    assert (float(mean[0]), float(var[0])) == (pytest.approx(0.1), 0.0)
+
+
+def test_normalization_is_the_same_in_one_pass(monkeypatch):
+    x, cotangent = draw(0, 4, 8, 8, 5) + 3, draw(1, 4, 8, 8, 5)
+    module: Any = make_batch_norm(affine=False)
     variables = module.init(jax.random.key(0), x, train=False)
-    _, updates = module.apply(variables, x, train=True, mutable=["batch_stats"])
-    want = np.var(np.asarray(x, np.float64), (0, 1, 2), ddof=1)
-    np.testing.assert_allclose(updates["batch_stats"]["var"], want, rtol=error)
+
+    def normalized(x):
+        return module.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    two = value_and_vjp(normalized, cotangent, x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()  # functions inside are compiled by shape
+    one = value_and_vjp(lambda x: normalized(x), cotangent, x)
+    jax.clear_caches()
+    jax.tree.map(assert_near, one, two)
 
 
 def test_normalized_sum_is_a_weighted_sum_of_batch_norms():

@@ -71,16 +71,27 @@ class BatchNorm(nn.Module):
 
 
 def moments(x: Images) -> tuple[PerChannel, PerChannel]:
-    """Return mean and biased variance, at least float32, in one pass over ``x``.
+    """Return mean and biased variance, at least float32.
 
-    Both are taken of the distances from the first pixel, because ``E[x^2] - E[x]^2``
-    by itself loses what the mean is larger than the deviation. That pixel being one of
-    the n values, ``(pixel - mean)^2 <= n * var``: the relative error of the variance
-    is of the order of n rounding errors at worst, and commonly of one or two.
+    In two passes on a CPU, where one takes as long; elsewhere in one pass.
     """
     precise = jnp.promote_types(x.dtype, jnp.float32)
-    origin = jax.lax.stop_gradient(x[..., :1, :1, :1, :]).astype(precise)
-    distance = x.astype(precise) - origin
+    if jax.default_backend() != "cpu":
+        return moments_in_one_pass(x.astype(precise))
+    mean = jnp.mean(x, OVER, dtype=precise)
+    return mean, jnp.mean(jnp.square(x - spread(mean)), OVER)
+
+
+def moments_in_one_pass(x: Images) -> tuple[PerChannel, PerChannel]:
+    """Return mean and biased variance from sums over distances from the first pixel.
+
+    ``E[x^2] - E[x]^2`` by itself loses what the mean is larger than the deviation. The
+    first pixel being one of the n values, ``(pixel - mean)^2 <= n * var``: the relative
+    error of the variance is of the order of n rounding errors at worst, and commonly
+    of one or two.
+    """
+    origin = jax.lax.stop_gradient(x[..., :1, :1, :1, :])
+    distance = x - origin
     shift = jnp.mean(distance, OVER)
     var = jnp.mean(jnp.square(distance), OVER) - jnp.square(shift)
     return origin[..., 0, 0, 0, :] + shift, jnp.maximum(var, 0)
