@@ -315,7 +315,7 @@ def test_variance_is_as_exact_as_in_two_passes(offset):
         (0.0, 0.0, 5e-6),
         (10.0, 10.0, 5e-6),
         (1e3, 1e3, 5e-6),
-        (0.0, 1e3, 8 * 256 * 6e-8),
+        (0.0, 1e3, 16 * 256 * 6e-8),
     ],
 )
 def test_moments_in_one_pass_keep_their_digits(offset, first, error):
