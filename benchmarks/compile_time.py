@@ -43,7 +43,8 @@ def start(
     if used is None:
         raise CannotRun("the cache folder is not private, see the warning above")
     setup = build(setting).setup | watch.read("start")
-    setup["cached_programs"] = sum(f.name.endswith("-cache") for f in used.iterdir())
+    kept = [*used.glob("*-cache"), *used.glob("programs/*")]
+    setup["cached_programs"] = len(kept)
     return Built(setup, {})
 
 

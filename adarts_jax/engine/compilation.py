@@ -10,12 +10,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
-from adarts_jax.engine import host_memory, program_store
+from adarts_jax.engine import compilation_cache, host_memory, program_store
 from adarts_jax.engine.chain import make_chain
 from adarts_jax.engine.cut import cut, has_repeats
 from adarts_jax.engine.fingerprint import NoFingerprintError, fingerprint
@@ -113,14 +114,14 @@ def _obtain(
         with _timed(stages, "compile"):
             kept = None if name is None else program_store.load(name)
         if kept is None:
-            kept = _make(
-                jax.jit(function, donate_argnums=donate_argnums),
-                shapes,
-                cpu_options,
-                stages,
-            )
-            if name is not None:
-                program_store.save(name, kept)
+            jitted = partial(jax.jit, function, donate_argnums=donate_argnums)
+            if name is None or not program_store.takes(shapes):
+                kept = _make(jitted(), shapes, cpu_options, stages)
+            else:
+                with compilation_cache.only_read() as found:
+                    kept = _make(jitted(), shapes, cpu_options, stages)
+                if not found:
+                    program_store.save(name, kept)
         memory = _predicted_memory(kept.call)  # takes 120 MB to tell
     seconds = sum(wall for wall, _ in stages.values())
     return Program(kept.call, seconds, memory, stages, kept.out_info)

@@ -1,16 +1,23 @@
 """Where compiled programs are kept on disk, for the next start."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import platform
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 _logger = logging.getLogger(__name__)
+
+# Names of JAX.
+_LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
+_FOUND = "/jax/compilation_cache/cache_hits"
 
 
 def use_compilation_cache(place: str | None = None) -> Path | None:
@@ -51,6 +58,29 @@ def use_compilation_cache(place: str | None = None) -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+@contextlib.contextmanager
+def only_read() -> Iterator[list[str]]:
+    """Let JAX's cache take nothing in; what is found there is noted in the list.
+
+    A program from that cache must not be kept once more: jaxlib 0.10.2 writes such a
+    one without its code, and it ends the run that reads it.
+    """
+    found: list[str] = []
+
+    def note(event: str, **_: Any) -> None:
+        if event == _FOUND:
+            found.append(event)
+
+    least = getattr(jax.config, _LEAST_SECONDS)
+    jax.config.update(_LEAST_SECONDS, float("inf"))
+    jax.monitoring.register_event_listener(note)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_listener(note)
+        jax.config.update(_LEAST_SECONDS, least)
 
 
 def check_private(folder: Path) -> None:

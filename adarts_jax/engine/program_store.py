@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import serialize_executable
+from jaxtyping import PyTree
 
 from adarts_jax.engine import compilation_cache, files
 from adarts_jax.engine.chain import Chain
@@ -56,6 +57,17 @@ def load(name: str) -> Entry | None:
     if chain is not None:
         call = dataclasses.replace(chain, programs=tuple(compiled))
     return Entry(call, out_info)
+
+
+def takes(arguments: PyTree) -> bool:
+    """Return whether a function of these arguments can be kept.
+
+    There is a folder, and none of them lies on another device than the first.
+    """
+    arrays = [x for x in jax.tree.leaves(arguments) if isinstance(x, jax.Array)]
+    return _folder() is not None and all(
+        array.sharding.device_set <= {jax.local_devices()[0]} for array in arrays
+    )
 
 
 def save(name: str, entry: Entry) -> None:

@@ -313,3 +313,59 @@ def test_every_training_can_be_recognised(tmp_path):
     assert name() == name(seed=3, epochs=7)
     assert name() != name(network={"drop_path_rate": 0.2})
     assert name() != name(weights={"auxiliary_weight": 0.1})
+
+
+def test_programs_are_kept_in_one_place_only(folder):
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    function = functools.partial(scale, factor=2.0)
+    compilation.compile_ahead(function, X)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert len(list(folder.iterdir())) == 1
+    assert getattr(jax.config, name) == 0
+    jax.config.update(name, before)
+
+
+USES_JAX_CACHE = """
+import sys
+
+import jax
+import jax.numpy as jnp
+
+from adarts_jax.engine import compilation, compilation_cache
+
+used = compilation_cache.use_compilation_cache(sys.argv[1])
+
+
+def scale(x):
+    for i in range(4):
+        x = jnp.tanh(x @ x) + i * x
+    return x, (x[1:] + x[:-1]).sum(0)
+
+
+x = jnp.ones((16, 16))
+if sys.argv[2] == "by JAX":
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.jit(scale).lower(x).compile(dict(compilation._FOR_MANY_CALLS))
+    assert list(used.glob("jit_scale*"))
+else:
+    print(compilation.compile_ahead(scale, x).call(x)[1][0])
+"""
+
+
+def test_a_program_that_jax_kept_is_not_kept_again_without_its_code(tmp_path):
+    """As after an edit of a source file that leaves the program as it is."""
+    file = tmp_path / "program.py"
+    file.write_text(USES_JAX_CACHE)
+
+    def start(way):
+        command = [sys.executable, str(file), str(tmp_path / "cache"), way]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    start("by JAX")
+    first, second = start("here"), start("here")
+    assert first == second
+    assert first
