@@ -178,12 +178,19 @@ def small_disk(place, size):
     def mount(*arguments):
         return subprocess.run(["mount", *arguments], capture_output=True).returncode
 
+    def remount(option):
+        # The disk is busy while a thread of a checkpoint is writing.
+        last = time.monotonic() + 20
+        while mount("-o", f"remount,{option}", str(place)):
+            assert time.monotonic() < last, f"cannot remount {place} {option}"
+            time.sleep(0.002)
+
     place.mkdir(exist_ok=True)
     if mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)):
         yield None
         return
     try:
-        yield lambda option: mount("-o", f"remount,{option}", str(place))
+        yield remount
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=False)
 
