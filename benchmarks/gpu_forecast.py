@@ -73,24 +73,15 @@ def compiling_for_gpu() -> Iterator[None]:
     mesh = topologies.make_mesh(topology, (1,), ("device",))
     there = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
+    compile_here = compilation.compile_ahead
+
     def compile_ahead(
-        function: Callable[..., Any], *shapes: Any, donate_argnums: Sequence[int] = ()
+        function: Callable[..., Any], *shapes: Any, **options: Any
     ) -> compilation.Program:
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), shapes
         )
-        watch = engine_programs.Stopwatch()
-        traced = jax.jit(function, donate_argnums=donate_argnums).trace(*placed)
-        lowered = traced.lower()
-        begun = watch.read("trace")
-        watch = engine_programs.Stopwatch()
-        compiled = lowered.compile()
-        stages = {"lower": (0.0, 0.0)}
-        for name, seconds in (("trace", begun), ("compile", watch.read("compile"))):
-            stages[name] = tuple(seconds.values())
-        memory: Any = compiled.memory_analysis()
-        total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        return compilation.Program(compiled, sum(begun.values()), total, stages)
+        return compile_here(function, *placed, **options)
 
     def only_shapes(function: Callable[..., Any], *shapes: Any) -> compilation.Program:
         result = jax.eval_shape(function, *shapes)

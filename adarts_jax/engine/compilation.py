@@ -114,12 +114,12 @@ def _obtain(
         with _timed(stages, "compile"):
             kept = None if name is None else program_store.load(name)
         if kept is None:
-            jitted = partial(jax.jit, function, donate_argnums=donate_argnums)
+            make = partial(_make, function, shapes, donate_argnums, cpu_options, stages)
             if name is None or not program_store.takes(shapes):
-                kept = _make(jitted(), shapes, cpu_options, stages)
+                kept = make()
             else:
                 with compilation_cache.only_read() as found:
-                    kept = _make(jitted(), shapes, cpu_options, stages)
+                    kept = make()
                 if not found:
                     program_store.save(name, kept)
         memory = _predicted_memory(kept.call)  # takes 120 MB to tell
@@ -128,13 +128,14 @@ def _obtain(
 
 
 def _make(
-    jitted: Any,
+    function: Callable[..., Any],
     shapes: tuple[PyTree, ...],
+    donate_argnums: tuple[int, ...],
     cpu_options: Mapping[str, Any],
     stages: Stages,
 ) -> program_store.Entry:
     with _timed(stages, "trace"):
-        traced = jitted.trace(*shapes)
+        traced = jax.jit(function, donate_argnums=donate_argnums).trace(*shapes)
     return program_store.Entry(
         _compile_traced(traced, cpu_options, stages), traced.out_info
     )

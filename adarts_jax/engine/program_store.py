@@ -9,6 +9,7 @@ code is run as it is found.
 import dataclasses
 import logging
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,9 +66,7 @@ def takes(arguments: PyTree) -> bool:
     There is a folder, and none of them lies on another device than the first.
     """
     arrays = [x for x in jax.tree.leaves(arguments) if isinstance(x, jax.Array)]
-    return _folder() is not None and all(
-        array.sharding.device_set <= {jax.local_devices()[0]} for array in arrays
-    )
+    return _folder() is not None and _are_on_first_device(x.sharding for x in arrays)
 
 
 def save(name: str, entry: Entry) -> None:
@@ -82,7 +81,9 @@ def save(name: str, entry: Entry) -> None:
     folder = _folder()
     is_chain = isinstance(entry.call, Chain)
     programs = entry.call.programs if is_chain else (entry.call,)
-    if folder is None or not all(map(_is_on_first_device, programs)):
+    if folder is None or not _are_on_first_device(
+        jax.tree.leaves([program.input_shardings for program in programs])
+    ):
         return
     try:
         content = pickle.dumps(
@@ -105,8 +106,7 @@ def _load(content: bytes, in_tree: Any, out_tree: Any) -> Any:
     )
 
 
-def _is_on_first_device(compiled: Any) -> bool:
-    shardings = jax.tree.leaves(compiled.input_shardings)
+def _are_on_first_device(shardings: Iterable[jax.sharding.Sharding]) -> bool:
     devices = {device for sharding in shardings for device in sharding.device_set}
     return devices <= {jax.local_devices()[0]}
 
