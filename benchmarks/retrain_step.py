@@ -118,16 +118,12 @@ def jax_worker(
     import jax.numpy as jnp
 
     from adarts_jax.bilevel.optimizers import make_optimizers
-    from adarts_jax.networks.derived_network import init_variables
-    from adarts_jax.training.retrain_step import init_state
 
     ours.begin()
     start = time.perf_counter()
-    side = setting.image_size
     network = _our_network(setting, **options)
     optimizer = make_optimizers(gradient_clip=CLIP).weight
-    variables = init_variables(network, jax.random.key(0), (side, side, 3))
-    state = jax.block_until_ready(init_state(variables, optimizer, keep_mean=False))
+    state = _our_first_state(network, optimizer, setting.image_size)
     init_seconds = time.perf_counter() - start
     given = (*_our_batch(setting), jax.random.key(1), jnp.float32(DROP_PATH_RATE))
     step = _our_step(network, optimizer)
@@ -146,7 +142,9 @@ def jax_worker(
 
     setup = {
         "init_seconds": init_seconds,
-        "num_parameters": sum(x.size for x in jax.tree.leaves(variables["params"])),
+        "num_parameters": sum(
+            x.size for x in jax.tree.leaves(state.variables["params"])
+        ),
         **_our_costs(train, evaluate, products),
     }
     programs = {TRAIN: run_train, EVALUATE: run_evaluate}
@@ -179,6 +177,21 @@ def _our_network(setting: Setting, **options: Any) -> Any:
         auxiliary=True,
         **options,
     )
+
+
+def _our_first_state(network: Any, optimizer: Any, image_size: int) -> Any:
+    import jax
+
+    from adarts_jax.engine import compilation
+    from adarts_jax.networks.derived_network import init_variables
+    from adarts_jax.training.retrain_step import init_state
+
+    def draw(key: Any) -> Any:
+        variables = init_variables(network, key, (image_size, image_size, 3))
+        return init_state(variables, optimizer, keep_mean=False)
+
+    key = jax.random.key(0)
+    return jax.block_until_ready(compilation.compile_quickly(draw, key).call(key))
 
 
 def _our_batch(setting: Setting) -> tuple[Any, Any, Any]:

@@ -1,5 +1,6 @@
 """Test session: CPU, cheap compilation, and where the shared facts are."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_young_garbage() -> None:
+    """Let no collection look at what earlier modules left.
+
+    Programs collect all garbage after compiling; with a session's millions of objects
+    that took as long as everything else.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
