@@ -128,7 +128,7 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
 
     from adarts_jax.bilevel import unrolled
     from adarts_jax.config import SearchConfig
-    from adarts_jax.engine import compilation, run_data, search_program, search_setup
+    from adarts_jax.engine import run_data, search_program, search_setup
     from adarts_jax.engine.search_problem import make_problem
 
     ours.begin()
@@ -140,8 +140,7 @@ def build_search(setting: Setting, *, is_warmup: bool = False) -> Engine:
     problem = make_problem(config, start)
     data = search_program.put_data(start, jax.random.key(config.seed))
     watch = Stopwatch()
-    init = compilation.compile_quickly(search_program.make_init(problem), data.key)
-    training = jax.block_until_ready(init.call(data.key))
+    training = ours.first_state(search_program.make_init(problem), data.key)
     setup = watch.read("init")
     program = search_program.compile_search(problem, training, data)
     number = 0 if is_warmup else config.warmup_epochs
@@ -164,7 +163,6 @@ def build_retrain(setting: Setting) -> Engine:
 
     from adarts_jax.data import splits
     from adarts_jax.engine import (
-        compilation,
         retrain_program,
         retrain_setup,
         run_data,
@@ -191,8 +189,7 @@ def build_retrain(setting: Setting) -> Engine:
     problem = retrain_program.make_problem(config, start)
     data = retrain_program.put_data(start, jax.random.key(config.seed))
     watch = Stopwatch()
-    init = compilation.compile_quickly(retrain_program.make_init(problem), data.key)
-    training = jax.block_until_ready(init.call(data.key))
+    training = ours.first_state(retrain_program.make_init(problem), data.key)
     setup = watch.read("init")
     program = retrain_program.compile_retrain(problem, training, data)
     pace = retrain_setup.epoch_pace(config, config.epochs // 2)

@@ -28,6 +28,15 @@ def compile_ahead(
     return compilation.compile_ahead(function, *arguments, donate_argnums=given_away)
 
 
+def first_state(init: Callable[[Any], Any], key: Any) -> Any:
+    """Draw the state a run begins with, as the engine does."""
+    import jax
+
+    from adarts_jax.engine import compilation
+
+    return jax.block_until_ready(compilation.compile_quickly(init, key).call(key))
+
+
 def cost_of_compiling(programs: Sequence[Any]) -> Record:
     """Return seconds of all programs together, and the memory of the largest one.
 

@@ -11,7 +11,6 @@ import dataclasses
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import ours, side_by_side
 from benchmarks.side_by_side import Benchmark, Built
@@ -47,7 +46,6 @@ def build(setting: Setting, num_searches: int) -> Built:
 
     from adarts_jax.config import SearchConfig
     from adarts_jax.engine import (
-        compilation,
         parallel_searches,
         search_problem,
         search_program,
@@ -70,8 +68,7 @@ def build(setting: Setting, num_searches: int) -> Built:
     key = parallel_searches.root_key(config)
     data = search_program.put_data(start, key)
     begun = time.perf_counter()
-    init = compilation.compile_quickly(search_program.make_init(problem), key)
-    training: Any = jax.block_until_ready(init.call(key))
+    training = ours.first_state(search_program.make_init(problem), key)
     init_seconds = time.perf_counter() - begun
     compiled = search_program.compile_search(problem, training, data)
     pace = search_setup.epoch_pace(config, config.epochs - 1)

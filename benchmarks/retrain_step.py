@@ -182,7 +182,6 @@ def _our_network(setting: Setting, **options: Any) -> Any:
 def _our_first_state(network: Any, optimizer: Any, image_size: int) -> Any:
     import jax
 
-    from adarts_jax.engine import compilation
     from adarts_jax.networks.derived_network import init_variables
     from adarts_jax.training.retrain_step import init_state
 
@@ -190,8 +189,7 @@ def _our_first_state(network: Any, optimizer: Any, image_size: int) -> Any:
         variables = init_variables(network, key, (image_size, image_size, 3))
         return init_state(variables, optimizer, keep_mean=False)
 
-    key = jax.random.key(0)
-    return jax.block_until_ready(compilation.compile_quickly(draw, key).call(key))
+    return ours.first_state(draw, jax.random.key(0))
 
 
 def _our_batch(setting: Setting) -> tuple[Any, Any, Any]:

@@ -119,13 +119,11 @@ def jax_worker(setting: Setting, case: Case = Case("alpha_adarts")) -> Built:
     import jax.numpy as jnp
 
     from adarts_jax.bilevel import steps, unrolled
-    from adarts_jax.engine import compilation
 
     ours.begin()
     problem = make_problem(case, setting)
     start, key = time.perf_counter(), jax.random.key(1)
-    init = compilation.compile_quickly(partial(first_state, problem), key)
-    state = jax.block_until_ready(init.call(key))
+    state = ours.first_state(partial(first_state, problem), key)
     init_seconds = time.perf_counter() - start
     batches = jax.tree.map(jnp.asarray, random_batches(setting))
     compiled = _compile_phases(problem, state, batches[0])

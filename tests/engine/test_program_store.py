@@ -319,12 +319,13 @@ def test_programs_are_kept_in_one_place_only(folder):
     name = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
-    function = functools.partial(scale, factor=2.0)
-    compilation.compile_ahead(function, X)
+    try:
+        compilation.compile_ahead(functools.partial(scale, factor=2.0), X)
+        assert getattr(jax.config, name) == 0
+    finally:
+        jax.config.update(name, before)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert len(list(folder.iterdir())) == 1
-    assert getattr(jax.config, name) == 0
-    jax.config.update(name, before)
 
 
 USES_JAX_CACHE = """
