@@ -17,6 +17,7 @@ from adarts_jax.nn.depthwise import (
     weight_gradients_if,
 )
 from adarts_jax.nn.mixed_norm import NormalizedSum
+from adarts_jax.nn.waiting import wait_for
 
 LOWERINGS: tuple[Lowering, ...] = ("shifted", "grouped")
 
@@ -129,6 +130,32 @@ def test_unwanted_weight_gradients_are_zero_and_nothing_else_changes():
     jax.tree.map(np.testing.assert_array_equal, (y, dx), (other_y, other_dx))
     assert all(np.abs(d).min() > 0 for d in dkernels)
     assert not any(np.any(d) for d in zeros)
+
+
+def test_layers_keep_one_image_each_for_their_backward_pass():
+    """And no padded copies of it, which the backward pass makes when it gets there."""
+    image = jax.ShapeDtypeStruct((1, 8, 16, 16, 8), jnp.float32)
+
+    def temporary(num_layers):
+        kernels = [jax.ShapeDtypeStruct((5, 5, 8), jnp.float32)] * num_layers
+
+        def loss(kernels, x):
+            for kernel in kernels:
+                x = jnp.tanh(depthwise_conv(x, (kernel,), lowering="shifted"))
+            return x.sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(kernels, image).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    one_image = 4 * image.size
+    assert temporary(8) - temporary(4) <= 4 * 1.5 * one_image  # 5.7 with the copies
+
+
+@pytest.mark.parametrize("first", [1.0, np.nan, np.inf])
+def test_waiting_changes_nothing_but_passes_on_what_is_no_number(first):
+    x, g = draw(0, 2, 3), draw(1, 4, 2).at[0, 0].set(first)
+    y = wait_for(g, x)
+    np.testing.assert_array_equal(y, x if first == first else jnp.full((2, 3), first))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

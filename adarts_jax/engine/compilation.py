@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jaxlib.mlir import passmanager
 from jaxtyping import PyTree
 
 from adarts_jax.engine import compilation_cache, host_memory, program_store
@@ -26,6 +27,8 @@ Compiled = Any  # jax.stages.Compiled, or a Chain
 Stages = dict[str, tuple[float, float]]  # wall and processor seconds
 
 _logger = logging.getLogger(__name__)
+
+_STRIP = "builtin.module(strip-debuginfo)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,19 +137,29 @@ def _make(
     cpu_options: Mapping[str, Any],
     stages: Stages,
 ) -> program_store.Entry:
+    # JAX keeps what it made of a function, program included, as long as that lives.
+    short_lived = _renamed(lambda *arguments: function(*arguments), function)
     with _timed(stages, "trace"):
-        traced = jax.jit(function, donate_argnums=donate_argnums).trace(*shapes)
+        traced = jax.jit(short_lived, donate_argnums=donate_argnums).trace(*shapes)
     return program_store.Entry(
         _compile_traced(traced, cpu_options, stages), traced.out_info
     )
+
+
+def _renamed(new: Callable[..., Any], function: Any) -> Callable[..., Any]:
+    """Give a function the name of another one, which may be a ``partial``."""
+    named = getattr(function, "func", function)
+    new.__name__ = getattr(named, "__name__", type(named).__name__)
+    return new
 
 
 def _name(function: Any, shapes: Any, donate: Any, cpu_options: Any) -> str | None:
     """Return what a program is kept under; None if it cannot be recognised."""
     leaves, tree = jax.tree.flatten(shapes)
     kinds = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    how = (donate, cpu_options, _keeps_names())
     try:
-        return fingerprint(function, str(tree), kinds, donate, cpu_options)
+        return fingerprint(function, str(tree), kinds, how)
     except NoFingerprintError as error:
         _logger.debug("not kept: %s", error)
         return None
@@ -196,12 +209,25 @@ def _compile(lowered: Any, cpu_options: Mapping[str, Any]) -> Compiled:
     """Compile; the options hold on a CPU, if this version of XLA knows them."""
     if jax.default_backend() != "cpu":
         return lowered.compile()
+    if not _keeps_names():
+        _remove_names(lowered.compiler_ir())
     try:
         return lowered.compile(dict(cpu_options))
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise
         return lowered.compile()
+
+
+def _keeps_names() -> bool:
+    """Return whether operations shall have names, for a profile of a CPU program."""
+    return os.environ.get("ADARTS_OPERATION_NAMES", "0") != "0"
+
+
+def _remove_names(module: Any) -> None:
+    """Drop where operations come from: a third of what a kept program takes to read."""
+    with module.context:
+        passmanager.PassManager.parse(_STRIP).run(module.operation)
 
 
 def _processors() -> int:

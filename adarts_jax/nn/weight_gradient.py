@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from adarts_jax.nn import windows
+from adarts_jax.nn.waiting import wait_for
 
 IMAGES_AT_ONCE = 8  # XLA does not fuse a sum of 16
 
@@ -68,7 +69,8 @@ def _(k, stride, dilation, primals, tangents):
 def _start(is_more: Bool[Array, ""], g: Images, k: int) -> Carry:
     precise = jnp.promote_types(g.dtype, jnp.float32)
     # Unsigned counters: dynamic slices need no case for negative ones.
-    return is_more, *[jnp.uint32(0)] * 3, jnp.zeros((k**2, *g.shape[1:]), precise)
+    sums = wait_for(g, jnp.zeros((k**2, *g.shape[1:]), precise))
+    return is_more, *[jnp.uint32(0)] * 3, sums
 
 
 def _sum_products(
@@ -85,6 +87,7 @@ def _sum_products(
     through whole vectors in sums of arrays, not in reductions.
     """
     batch, height, width, channels = g.shape
+    x = wait_for(g, x)
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
     padded = windows.pad_axis(x, 1, padding, stride * (height + reach))
     padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
