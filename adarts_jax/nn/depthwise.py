@@ -147,8 +147,8 @@ def _sum_of_taps(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> St
     # Without the barrier XLA recomputes the padding inside every tap.
     phases = lax.optimization_barrier(phases)
     total = None
-    for i in range(k):
-        for j in range(k):
+    for i in _taps_on_pixels(k, dilation, x.shape[2], height, stride):
+        for j in _taps_on_pixels(k, dilation, x.shape[3], width, stride):
             a, b = i * dilation, j * dilation
             phase = phases[a % stride][b % stride]
             top, left = a // stride, b // stride
@@ -157,6 +157,15 @@ def _sum_of_taps(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> St
             total = part if total is None else total + part
     assert total is not None
     return total.astype(x.dtype)
+
+
+def _taps_on_pixels(
+    k: int, dilation: int, size: int, positions: int, stride: int
+) -> list[int]:
+    """Return the taps along an axis that meet more than padding: not all if short."""
+    first = [dilation * (tap - k // 2) for tap in range(k)]
+    last = [pixel + stride * (positions - 1) for pixel in first]
+    return [tap for tap in range(k) if first[tap] < size and last[tap] >= 0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -210,11 +219,13 @@ def _input_gradient(
     spread = ((0, 0), (0, 0), (reach, reach), (reach, reach), (0, 0))
     padded = lax.optimization_barrier(jnp.pad(g, spread))
     height, width = g.shape[2] + reach, g.shape[3] + reach
+    rows_of_kernel = _taps_on_pixels(k, dilation, size[0], g.shape[2], stride)
+    columns_of_kernel = _taps_on_pixels(k, dilation, size[1], g.shape[3], stride)
 
     def phase(p: int, q: int) -> Stacked:
         total = jnp.zeros((*g.shape[:2], height, width, g.shape[4]), g.dtype)
-        for i in (i for i in range(k) if (i * dilation) % stride == p):
-            for j in (j for j in range(k) if (j * dilation) % stride == q):
+        for i in (i for i in rows_of_kernel if (i * dilation) % stride == p):
+            for j in (j for j in columns_of_kernel if (j * dilation) % stride == q):
                 top = reach - (i * dilation) // stride
                 left = reach - (j * dilation) // stride
                 tap = _window(padded, top, left, (height, width))

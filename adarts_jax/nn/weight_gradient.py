@@ -19,7 +19,7 @@ from adarts_jax.nn.waiting import wait_for
 IMAGES_AT_ONCE = 8  # XLA does not fuse a sum of 16
 
 Images = Float[Array, "batch height width channel"]
-Carry = tuple[Any, ...]  # is there more, part, row and column of the kernel, sums
+Carry = tuple[Any, Any, Any]  # is there more, number of the step, sums
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
@@ -68,9 +68,9 @@ def _(k, stride, dilation, primals, tangents):
 
 def _start(is_more: Bool[Array, ""], g: Images, k: int) -> Carry:
     precise = jnp.promote_types(g.dtype, jnp.float32)
-    # Unsigned counters: dynamic slices need no case for negative ones.
+    # An unsigned counter: dynamic slices need no case for negative ones.
     sums = wait_for(g, jnp.zeros((k**2, *g.shape[1:]), precise))
-    return is_more, *[jnp.uint32(0)] * 3, sums
+    return is_more, jnp.uint32(0), sums
 
 
 def _sum_products(
@@ -94,37 +94,28 @@ def _sum_products(
     rows = windows.split_phases(padded, 1, stride)
     phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
     count = max(n for n in range(1, IMAGES_AT_ONCE + 1) if batch % n == 0)
+    parts = batch // count
     phases = phases.reshape(stride, stride, -1, count, *phases.shape[3:])
     gradients = g.reshape(-1, count, height, width, channels)
 
     def add(carry: Carry) -> Carry:
-        _, part, row, column, sums = carry
-        top, left = row * dilation, column * dilation
+        _, step, sums = carry
+        # The bounds change nothing, but two operations are fused and one is not: in a
+        # loop it would cost XLA's CPU compiler a walk through the whole program.
+        part = jnp.minimum(step % parts, parts - 1)
+        tap = jnp.minimum(step // parts, k**2 - 1)
+        top, left = tap // k * dilation, tap % k * dilation
         corner = (top // stride, left // stride, jnp.uint32(0))
         start = (top % stride, left % stride, part, jnp.uint32(0), *corner)
         images = lax.dynamic_slice(phases, start, (1, 1, 1, *gradients.shape[1:]))
         images = images[0, 0, 0].astype(sums.dtype)
         towards = lax.dynamic_index_in_dim(gradients, part, keepdims=False)
-        tap = row * k + column
         total = lax.dynamic_index_in_dim(sums, tap, keepdims=False)
         for n in range(count):
             total = total + images[n] * towards[n]
         sums = lax.dynamic_update_index_in_dim(sums, total, tap, 0)
-        return *_count_up(part, row, column, (batch // count, k)), sums
+        is_last = step == k**2 * parts - 1
+        return ~is_last, jnp.where(is_last, 0, step + 1), sums
 
-    *_, sums = run(add, k**2 * (batch // count))
+    *_, sums = run(add, k**2 * parts)
     return sums.sum((1, 2)).reshape(k, k, channels)
-
-
-def _count_up(part: Any, row: Any, column: Any, ends: tuple[int, int]) -> Carry:
-    """Return whether there is a next tap, and its part, row and column.
-
-    Every result takes several operations, so that XLA fuses them: one that stands alone
-    in a loop costs its CPU compiler a walk through the whole program.
-    """
-    parts, k = ends
-    ends_row = column == k - 1
-    ends_part = ends_row & (row == k - 1)
-    is_last = ends_part & (part == parts - 1)
-    row = jnp.where(ends_part, 0, row + ends_row)
-    return ~is_last, part + ends_part, row, jnp.where(ends_row, 0, column + 1)
