@@ -41,7 +41,9 @@ def cross_entropy(
     logits: Float[Array, "batch class"], labels: Int[Array, " batch"]
 ) -> Float[Array, ""]:
     """Mean negative log-likelihood of the labels, in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    # Not the function of integer labels: the gradient of its gather is a scatter.
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, targets).mean()
 
 
 def loss_of(
