@@ -100,10 +100,7 @@ def _sum_products(
 
     def add(carry: Carry) -> Carry:
         _, step, sums = carry
-        # The bounds change nothing, but two operations are fused and one is not: in a
-        # loop it would cost XLA's CPU compiler a walk through the whole program.
-        part = jnp.minimum(step % parts, parts - 1)
-        tap = jnp.minimum(step // parts, k**2 - 1)
+        tap, part = _divide(step, parts, k**2)
         top, left = tap // k * dilation, tap % k * dilation
         corner = (top // stride, left // stride, jnp.uint32(0))
         start = (top % stride, left % stride, part, jnp.uint32(0), *corner)
@@ -119,3 +116,12 @@ def _sum_products(
 
     *_, sums = run(add, k**2 * parts)
     return sums.sum((1, 2)).reshape(k, k, channels)
+
+
+def _divide(step: Any, parts: int, taps: int) -> tuple[Any, Any]:
+    """Return tap and part of a step; parts come first.
+
+    The bounds change nothing. But XLA fuses two operations and not one, and one that
+    stands alone in a loop costs its CPU compiler a walk through the whole program.
+    """
+    return jnp.minimum(step // parts, taps - 1), jnp.minimum(step % parts, parts - 1)
