@@ -28,8 +28,6 @@ Stages = dict[str, tuple[float, float]]  # wall and processor seconds
 
 _logger = logging.getLogger(__name__)
 
-_STRIP = "builtin.module(strip-debuginfo)"
-
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -227,7 +225,8 @@ def _keeps_names() -> bool:
 def _remove_names(module: Any) -> None:
     """Drop where operations come from: a third of what a kept program takes to read."""
     with module.context:
-        passmanager.PassManager.parse(_STRIP).run(module.operation)
+        strip = passmanager.PassManager.parse("builtin.module(strip-debuginfo)")
+        strip.run(module.operation)
 
 
 def _processors() -> int:
