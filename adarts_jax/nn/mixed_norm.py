@@ -104,6 +104,8 @@ def _backward(epsilon, residuals, cotangents):
     g = cotangents[0]
     count = g.size // g.shape[-1]
     g_mean = jnp.mean(g, (0, 1, 2), dtype=jnp.promote_types(g.dtype, jnp.float32))
+    # Of a product's two factors one without its mean is enough, and there is one ``g``.
+    g = g[None] - spread(g_mean[None])
     gradients, weight_gradients = [], []
     for part, mean_, inverse_, weights_ in zip(
         parts,
@@ -112,12 +114,9 @@ def _backward(epsilon, residuals, cotangents):
         _split(weights, parts),
         strict=True,
     ):
-        centred = part - spread(mean_)
-        towards_weights = jnp.sum(g[None] * centred, OVER) * inverse_
+        towards_weights = jnp.sum(g * part, OVER) * inverse_
         slope = spread(inverse_ * towards_weights / count)
-        dx = (g[None] - spread(g_mean[None]) - centred * slope) * spread(
-            inverse_ * weights_
-        )
+        dx = (g - (part - spread(mean_)) * slope) * spread(inverse_ * weights_)
         gradients.append(dx.astype(part.dtype))
         weight_gradients.append(towards_weights)
     return tuple(gradients), jnp.concatenate(weight_gradients)
