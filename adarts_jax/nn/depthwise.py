@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from adarts_jax.nn import windows
-from adarts_jax.nn.weight_gradient import weight_gradient
+from adarts_jax.nn.weight_gradient import weight_gradients
 
 Lowering = Literal["shifted", "grouped"]
 
@@ -190,12 +190,8 @@ def _shifted_backward(stride, dilation, residuals, g):
             _input_gradient(g[o : o + 1], kernels[o : o + 1], size, stride, dilation)
             for o in range(len(kernels))
         )
-    gradients = tuple(
-        weight_gradient(
-            x[min(o, x.shape[0] - 1)], g[o], wanted, kernel.shape[0], stride, dilation
-        )
-        for o, kernel in enumerate(kernels)
-    )
+    sizes = tuple(kernel.shape[0] for kernel in kernels)
+    gradients = weight_gradients(x, g, wanted, sizes, stride, dilation)
     return dx, gradients, None
 
 

@@ -1,12 +1,13 @@
-"""Gradient of a depthwise convolution towards its kernel, for CPUs.
+"""Gradient of a depthwise convolution towards its kernels, for CPUs.
 
 XLA's own does the work of a dense convolution. Here a loop adds up the products of one
-tap and a few images at a time (docs/performance.md).
+tap and a tile of a few images at a time (docs/performance.md).
 """
 
 import functools
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,112 +17,201 @@ from jaxtyping import Array, Bool, Float
 from adarts_jax.nn import windows
 from adarts_jax.nn.waiting import wait_for
 
-IMAGES_AT_ONCE = 8  # XLA does not fuse a sum of 16
+PRODUCTS_AT_ONCE = 8  # XLA does not fuse a sum of 16
+TILE = 8192  # sums at once: with the images they need they stay in a core's cache
 
-Images = Float[Array, "batch height width channel"]
+Stacked = Float[Array, "op batch height width channel"]
 Carry = tuple[Any, Any, Any]  # is there more, number of the step, sums
+Sizes = tuple[int, ...]
+
+
+class Tiling(NamedTuple):
+    """What one step of the loop adds up.
+
+    Attributes:
+      products: per sum.
+      images: sums of how many images stand side by side.
+      rows: of an image.
+      parts: of the batch, ``products * images`` each.
+      bands: of an image, ``rows`` each.
+    """
+
+    products: int
+    images: int
+    rows: int
+    parts: int
+    bands: int
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
-def weight_gradient(
-    x: Images,
-    g: Images,
+def weight_gradients(
+    x: Stacked,
+    g: Stacked,
     wanted: Bool[Array, ""],
-    k: int,
+    sizes: Sizes,
     stride: int,
     dilation: int,
-) -> Float[Array, "k k channel"]:
-    """Return the gradient towards a kernel of side ``k``, at least in float32.
+) -> tuple[Float[Array, "k k channel"], ...]:
+    """Return the gradients towards all kernels of a stack, at least in float32.
 
     Args:
-      x: images that were convolved.
+      x: images that were convolved; an op axis of length 1 is shared.
       g: gradient towards the result.
-      wanted: else it is zero, and costs nothing.
-      k: odd.
+      wanted: else they are zero, and cost nothing.
+      sizes: side of the kernel of every operation, odd.
       stride: of the convolution, 1 or 2.
       dilation: of the convolution.
     """
 
     def run(add: Callable[[Carry], Carry], steps: int) -> Any:
         del steps
-        start = _start(wanted, g, k)
+        start = _start(wanted, g, sizes)
         return lax.while_loop(lambda carry: carry[0], add, start)
 
-    return _sum_products(x, g, run, k, stride, dilation)
+    return _sum_products(x, g, run, sizes, stride, dilation)
 
 
-@weight_gradient.defjvp
-def _(k, stride, dilation, primals, tangents):
+@weight_gradients.defjvp
+def _(sizes, stride, dilation, primals, tangents):
     # The same as a loop of fixed length, which has derivatives of both modes.
     x, g, wanted = primals
 
     def run(add: Callable[[Carry], Carry], steps: int) -> Any:
-        start = _start(jnp.array(True), g, k)  # noqa: FBT003
+        start = _start(jnp.array(True), g, sizes)  # noqa: FBT003
         return lax.scan(lambda carry, _: (add(carry), None), start, None, steps)[0]
 
-    def of_all(x: Images, g: Images) -> Any:
-        return _sum_products(x, g, run, k, stride, dilation)
+    def of_all(x: Stacked, g: Stacked) -> Any:
+        return _sum_products(x, g, run, sizes, stride, dilation)
 
-    value, tangent = jax.jvp(of_all, (x, g), (tangents[0], tangents[1]))
-    return jnp.where(wanted, value, 0), jnp.where(wanted, tangent, 0)
+    both = jax.jvp(of_all, (x, g), (tangents[0], tangents[1]))
+    return jax.tree.map(lambda gradient: jnp.where(wanted, gradient, 0), both)
 
 
-def _start(is_more: Bool[Array, ""], g: Images, k: int) -> Carry:
+def _start(is_more: Bool[Array, ""], g: Stacked, sizes: Sizes) -> Carry:
     precise = jnp.promote_types(g.dtype, jnp.float32)
+    tiling = _tile(g.shape[1:])
+    shape = (_count_taps(sizes), tiling.images, tiling.rows, *g.shape[3:])
     # An unsigned counter: dynamic slices need no case for negative ones.
-    sums = wait_for(g, jnp.zeros((k**2, *g.shape[1:]), precise))
-    return is_more, jnp.uint32(0), sums
+    return is_more, jnp.uint32(0), wait_for(g, jnp.zeros(shape, precise))
+
+
+def _count_taps(sizes: Sizes) -> int:
+    return sum(k**2 for k in sizes)
+
+
+def _tile(shape: tuple[int, ...]) -> Tiling:
+    batch, height, width, channels = shape
+    products = _largest_divisor(batch, PRODUCTS_AT_ONCE)
+    images = _largest_divisor(batch // products, TILE // (height * width * channels))
+    rows = _largest_divisor(height, TILE // (width * channels))
+    return Tiling(products, images, rows, batch // (products * images), height // rows)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor up to a limit, 1 if that is less."""
+    return max(n for n in range(1, max(limit, 1) + 1) if number % n == 0)
 
 
 def _sum_products(
-    x: Images,
-    g: Images,
+    x: Stacked,
+    g: Stacked,
     run: Callable[[Callable[[Carry], Carry], int], Carry],
-    k: int,
+    sizes: Sizes,
     stride: int,
     dilation: int,
-) -> Float[Array, "k k channel"]:
-    """Add up the products of all taps.
+) -> tuple[Float[Array, "k k channel"], ...]:
+    """Add up the products of all taps of all operations, tile by tile.
 
     The sum over images is written out and that over pixels comes last: XLA's loops run
     through whole vectors in sums of arrays, not in reductions.
     """
-    batch, height, width, channels = g.shape
-    x = wait_for(g, x)
-    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
-    padded = windows.pad_axis(x, 1, padding, stride * (height + reach))
-    padded = windows.pad_axis(padded, 2, padding, stride * (width + reach))
-    rows = windows.split_phases(padded, 1, stride)
-    phases = jnp.stack([jnp.stack(windows.split_phases(r, 2, stride)) for r in rows])
-    count = max(n for n in range(1, IMAGES_AT_ONCE + 1) if batch % n == 0)
-    parts = batch // count
-    phases = phases.reshape(stride, stride, -1, count, *phases.shape[3:])
-    gradients = g.reshape(-1, count, height, width, channels)
+    tiling, taps = _tile(g.shape[1:]), _count_taps(sizes)
+    read = _reader(x, g, tiling, sizes, stride, dilation)
+    tiles = tiling.parts * tiling.bands
 
     def add(carry: Carry) -> Carry:
         _, step, sums = carry
-        tap, part = _divide(step, parts, k**2)
-        top, left = tap // k * dilation, tap % k * dilation
-        corner = (top // stride, left // stride, jnp.uint32(0))
-        start = (top % stride, left % stride, part, jnp.uint32(0), *corner)
-        images = lax.dynamic_slice(phases, start, (1, 1, 1, *gradients.shape[1:]))
-        images = images[0, 0, 0].astype(sums.dtype)
-        towards = lax.dynamic_index_in_dim(gradients, part, keepdims=False)
+        tap, tile = _divide(step, taps, tiles)
+        images, gradients = read(tap, tile)
+        images = images.astype(sums.dtype)
         total = lax.dynamic_index_in_dim(sums, tap, keepdims=False)
-        for n in range(count):
-            total = total + images[n] * towards[n]
+        for n in range(tiling.products):
+            total = total + images[n] * gradients[n]
         sums = lax.dynamic_update_index_in_dim(sums, total, tap, 0)
-        is_last = step == k**2 * parts - 1
+        is_last = step == taps * tiles - 1
         return ~is_last, jnp.where(is_last, 0, step + 1), sums
 
-    *_, sums = run(add, k**2 * parts)
-    return sums.sum((1, 2)).reshape(k, k, channels)
+    *_, sums = run(add, taps * tiles)
+    rows = sums.sum((1, 2, 3))
+    ends = [0, *itertools.accumulate(k**2 for k in sizes)]
+    return tuple(
+        rows[a:b].reshape(k, k, -1)
+        for k, (a, b) in zip(sizes, itertools.pairwise(ends), strict=True)
+    )
 
 
-def _divide(step: Any, parts: int, taps: int) -> tuple[Any, Any]:
-    """Return tap and part of a step; parts come first.
+def _reader(
+    x: Stacked, g: Stacked, tiling: Tiling, sizes: Sizes, stride: int, dilation: int
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return what reads, for a tap and a tile, images and their gradients."""
+    batch = (tiling.parts, tiling.products, tiling.images)
+    size = (tiling.rows, *g.shape[3:])
+    phases = _padded_phases(wait_for(g, x), max(sizes), stride, dilation, g.shape[2:4])
+    phases = phases.reshape(*phases.shape[:3], *batch, *phases.shape[4:])
+    gradients = g.reshape(g.shape[0], *batch, *g.shape[2:])
+    zero = jnp.uint32(0)
+
+    def read(tap: Any, tile: Any) -> tuple[Any, Any]:
+        op, row, column = _find_tap(tap, sizes)
+        band, part = _divide(tile, tiling.bands, tiling.parts)
+        first_row = band * tiling.rows
+        top, left = row * dilation, column * dilation
+        source = (top % stride, left % stride, zero if x.shape[0] == 1 else op, part)
+        corner = (zero, zero, first_row + top // stride, left // stride, zero)
+        images = lax.dynamic_slice(
+            phases, (*source, *corner), (1, 1, 1, 1, *batch[1:], *size)
+        )
+        start = (op, part, zero, zero, first_row, zero, zero)
+        found = lax.dynamic_slice(gradients, start, (1, 1, *batch[1:], *size))
+        return images[0, 0, 0, 0], found[0, 0]
+
+    return read
+
+
+def _padded_phases(
+    x: Stacked, k: int, stride: int, dilation: int, positions: tuple[int, ...]
+) -> Float[Array, "p q op batch height width channel"]:
+    """Return what the taps of a kernel of side ``k`` meet, by phase."""
+    height, width = positions
+    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
+    padded = windows.pad_axis(x, 2, padding, stride * (height + reach))
+    padded = windows.pad_axis(padded, 3, padding, stride * (width + reach))
+    rows = windows.split_phases(padded, 2, stride)
+    return jnp.stack([jnp.stack(windows.split_phases(r, 3, stride)) for r in rows])
+
+
+def _divide(number: Any, inner: int, outer: int) -> tuple[Any, Any]:
+    """Return the place in the inner loop and the one in the outer loop.
 
     The bounds change nothing. But XLA fuses two operations and not one, and one that
     stands alone in a loop costs its CPU compiler a walk through the whole program.
     """
-    return jnp.minimum(step // parts, taps - 1), jnp.minimum(step % parts, parts - 1)
+    if outer == 1:
+        return number, jnp.uint32(0)
+    return jnp.minimum(number % inner, inner - 1), jnp.minimum(
+        number // inner, outer - 1
+    )
+
+
+def _find_tap(tap: Any, sizes: Sizes) -> tuple[Any, Any, Any]:
+    """Return operation, row and column of a tap, in the frame of the largest kernel."""
+    op, first, side = jnp.uint32(0), jnp.uint32(0), jnp.uint32(sizes[0])
+    ends = itertools.accumulate(k**2 for k in sizes)
+    for end, k in zip(ends, sizes[1:], strict=False):
+        is_later = tap >= end
+        op = op + is_later.astype(op.dtype)
+        first = jnp.where(is_later, jnp.uint32(end), first)
+        side = jnp.where(is_later, jnp.uint32(k), side)
+    margin = (max(sizes) - side) // 2
+    row, column = (tap - first) // side, (tap - first) % side
+    return op, row + margin, column + margin
