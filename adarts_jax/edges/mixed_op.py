@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from adarts_jax.nn.batch_norm import spread
 from adarts_jax.nn.mixed_norm import NormalizedSum
 from adarts_jax.nn.primitives import OperationStack, group_by_family, is_normalized
+from adarts_jax.nn.relu import relu
 
 Images = Float[Array, "batch height width channel"]
 
@@ -37,9 +38,12 @@ class MixedOp(nn.Module):
         width = x.shape[-1] // self.num_edges
         weights = jnp.repeat(op_weights.T, width, axis=1)
         total = jnp.zeros_like(x[:, :: self.stride, :: self.stride])
-        outputs = []
+        outputs, rectified = [], relu(x[None])
         for stack in group_by_family(self.primitives):
             if stack.family == "none":
+                continue
+            if not is_normalized(stack.family, stride=self.stride, mixed=True):
+                total = total + x * spread(weights[stack.columns[0]])  # the identity
                 continue
             module = OperationStack(
                 stack.family,
@@ -50,11 +54,7 @@ class MixedOp(nn.Module):
                 affine=False,
                 name=stack.family,
             )
-            y = module(x[None], train=train)
-            if is_normalized(stack.family, stride=self.stride, mixed=True):
-                outputs.append(y)
-            else:
-                total = total + y[0] * spread(weights[stack.columns[0]])
+            outputs.append(module(x[None], rectified, train=train))
         if not outputs:
             return total.astype(x.dtype)
         columns = normalized_columns(self.primitives, self.stride)

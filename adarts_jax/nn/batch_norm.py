@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from adarts_jax.nn.relu import relu, where_positive
+
 Images = Float[Array, "*op batch height width channel"]
 PerChannel = Float[Array, "*op channel"]
 
@@ -28,6 +30,7 @@ class BatchNorm(nn.Module):
 
     Attributes:
       affine: whether ``scale`` and ``bias`` are parameters of this layer.
+      rectify: whether a ReLU follows.
       momentum: share of a running statistic that is KEPT at each update (PyTorch's
         number is the share replaced: its 0.1 is our 0.9).
       epsilon: added to the variance.
@@ -36,6 +39,7 @@ class BatchNorm(nn.Module):
     """
 
     affine: bool = True
+    rectify: bool = False
     momentum: float = MOMENTUM
     epsilon: float = EPSILON
 
@@ -55,8 +59,12 @@ class BatchNorm(nn.Module):
             scale = self.param("scale", nn.initializers.ones, shape)
             bias = self.param("bias", nn.initializers.zeros, shape)
         if train:
-            normalized: tuple = normalize(x, scale, self.epsilon)
-            y, batch_mean, batch_var = normalized
+            rectified = self.rectify and not self.affine
+            if rectified:
+                results: tuple = normalize_and_rectify(x, self.epsilon)
+            else:
+                results = normalize(x, scale, self.epsilon)
+            y, batch_mean, batch_var = results
             if not self.is_initializing():
                 mean.value, var.value = running_update(
                     (mean.value, var.value),
@@ -66,8 +74,9 @@ class BatchNorm(nn.Module):
                 )
         else:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
-            y = (x - spread(mean.value)) * spread(factor)
-        return (y if bias is None else y + spread(bias)).astype(x.dtype)
+            y, rectified = (x - spread(mean.value)) * spread(factor), False
+        y = (y if bias is None else y + spread(bias)).astype(x.dtype)
+        return relu(y) if self.rectify and not rectified else y
 
 
 def moments(x: Images) -> tuple[PerChannel, PerChannel]:
@@ -147,13 +156,58 @@ def _normalize_backward(epsilon, residuals, cotangents):
     del epsilon
     x, scale, mean, inverse = residuals
     g = cotangents[0]
-    count = math.prod(x.shape[-4:-1])
-    centred = x - spread(mean)
-    g_mean = jnp.mean(g, OVER, dtype=mean.dtype)
-    scale_gradient = jnp.sum(g * centred, OVER) * inverse
-    slope = spread(inverse * scale_gradient / count)
-    dx = (g - spread(g_mean) - centred * slope) * spread(inverse * scale)
-    return dx.astype(x.dtype), scale_gradient.astype(scale.dtype)
+    scale_gradient = jnp.sum(g * (x - spread(mean)), OVER) * inverse
+    dx = _towards_input(g, scale_gradient, residuals)
+    return dx, scale_gradient.astype(scale.dtype)
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def normalize_and_rectify(
+    x: Images, epsilon: float
+) -> tuple[Images, PerChannel, PerChannel]:
+    """Return the ReLU of ``normalize`` with scale 1, mean and biased variance.
+
+    Its gradient needs a sum of products with the normalized images. Where the ReLU
+    cut off there is nothing to add, elsewhere they are the result: nothing has to be
+    computed again, and the ReLU needs no mask.
+    """
+    return _rectified_forward(x, epsilon)[0]
+
+
+def _rectified_forward(x, epsilon):
+    ones = jnp.ones((*x.shape[:-4], x.shape[-1]), jnp.float32)
+    (y, mean, var), residuals = _normalize_forward(x, ones, epsilon)
+    y = jnp.maximum(y, 0)
+    return (y, mean, var), (y, residuals)
+
+
+def _rectified_backward(epsilon, residuals, cotangents):
+    del epsilon
+    y, of_normalize = residuals
+    g = where_positive(y, cotangents[0])
+    products = jnp.sum(g * y, OVER, dtype=jnp.promote_types(y.dtype, jnp.float32))
+    return (_towards_input(g, products, of_normalize),)
+
+
+normalize_and_rectify.defvjp(_rectified_forward, _rectified_backward)
+
+
+def _towards_input(
+    g: Images, products: PerChannel, residuals: tuple[Images | PerChannel, ...]
+) -> Images:
+    """Return the gradient towards ``x`` of ``normalize``.
+
+    Args:
+      g: gradient towards the result.
+      products: sum of ``g`` times the normalized images.
+      residuals: of ``normalize``.
+    """
+    x, scale, mean, inverse = residuals
+    count = math.prod(x.shape[-4:-1])
+    g_mean = jnp.mean(g, OVER, dtype=mean.dtype)
+    slope = spread(inverse * products / count)
+    dx = (g - spread(g_mean) - (x - spread(mean)) * slope) * spread(inverse * scale)
+    return dx.astype(x.dtype)

@@ -96,9 +96,9 @@ class ReluConvBn(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halve the resolution without losing a pixel's neighbourhood.
 
-    ReLU; a strided 1 x 1 convolution on the even pixels and another on the odd ones,
-    each to half of the channels; concatenate. Height and width must be even. Batch
-    norm follows where it is used.
+    A strided 1 x 1 convolution on the even pixels and another on the odd ones, each to
+    half of the channels; concatenate. Height and width must be even. ReLU before and
+    batch norm after it stand where it is used.
 
     Raises:
       ValueError: the number of channels is odd.
@@ -114,7 +114,6 @@ class FactorizedReduce(nn.Module):
             raise ValueError(
                 f"channels={self.channels} of a factorized reduction must be even"
             )
-        x = nn.relu(x)
         half, edges = self.channels // 2, self.num_edges
         # Without the barrier XLA puts the strided slices into the products on a GPU,
         # where that can end the process (openxla/xla#47381).
@@ -128,7 +127,7 @@ class FactorizedReduce(nn.Module):
 
 
 class FactorizedReduceBn(nn.Module):
-    """Factorized reduction and batch norm: a cell input of twice the resolution."""
+    """ReLU, factorized reduction, batch norm: a cell input of twice the resolution."""
 
     channels: int
     affine: bool = True
@@ -136,15 +135,15 @@ class FactorizedReduceBn(nn.Module):
     @nn.compact
     def __call__(self, x: Images, *, train: bool) -> Images:
         """Return images of half the size with ``channels`` channels."""
-        x = FactorizedReduce(self.channels, name="reduce")(x)
+        x = FactorizedReduce(self.channels, name="reduce")(nn.relu(x))
         return BatchNorm(self.affine, name="bn")(x, train=train)
 
 
 class SeparableConv(nn.Module):
-    """ReLU, depthwise, pointwise, batch norm, ReLU, depthwise, pointwise.
+    """Depthwise, pointwise, batch norm, ReLU, depthwise, pointwise.
 
-    The stride is in the first half, the intermediate width is the input's. The last
-    batch norm follows where the layer is used.
+    The stride is in the first half, the intermediate width is the input's. The first
+    ReLU and the last batch norm stand where the layer is used.
     """
 
     sizes: tuple[int, ...]
@@ -158,15 +157,15 @@ class SeparableConv(nn.Module):
         """Apply one separable convolution per size."""
         ops, edges = len(self.sizes), self.num_edges
         width = x.shape[-1] // edges
-        x = Depthwise(self.sizes, self.stride, name="depthwise_0")(nn.relu(x))
+        x = Depthwise(self.sizes, self.stride, name="depthwise_0")(x)
         x = Pointwise(width, ops, edges, name="pointwise_0")(x)
-        x = nn.relu(BatchNorm(self.affine, name="bn_0")(x, train=train))
+        x = BatchNorm(self.affine, rectify=True, name="bn_0")(x, train=train)
         x = Depthwise(self.sizes, name="depthwise_1")(x)
         return Pointwise(self.channels, ops, edges, name="pointwise_1")(x)
 
 
 class DilatedConv(nn.Module):
-    """ReLU, depthwise with dilation 2, pointwise; batch norm follows outside."""
+    """Depthwise with dilation 2, pointwise; ReLU and batch norm stand outside."""
 
     sizes: tuple[int, ...]
     channels: int
@@ -176,15 +175,15 @@ class DilatedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> Images:
         """Apply one dilated convolution per size."""
-        x = Depthwise(self.sizes, self.stride, 2, name="depthwise")(nn.relu(x))
+        x = Depthwise(self.sizes, self.stride, 2, name="depthwise")(x)
         ops = len(self.sizes)
         return Pointwise(self.channels, ops, self.num_edges, name="pointwise")(x)
 
 
 class FactorizedConv7(nn.Module):
-    """ReLU, 1 x 7 then 7 x 1 dense convolution (NASNet's conv_7x1_1x7).
+    """1 x 7 then 7 x 1 dense convolution (NASNet's conv_7x1_1x7).
 
-    One operation and one edge only; batch norm follows outside.
+    One operation and one edge only; ReLU and batch norm stand outside.
     """
 
     channels: int
@@ -193,7 +192,7 @@ class FactorizedConv7(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> Images:
         """Stride along width in the first, along height in the second convolution."""
-        y = nn.relu(x[0])
+        y = x[0]
         for name, vertical in (("conv_0", False), ("conv_1", True)):
             conv = nn.Conv(
                 self.channels,

@@ -24,6 +24,7 @@ from adarts_jax.nn.layers import (
     FactorizedReduce,
     SeparableConv,
 )
+from adarts_jax.nn.relu import relu
 
 Images = Float[Array, "batch height width channel"]
 Stacked = Float[Array, "op batch height width channel"]
@@ -31,6 +32,9 @@ Stacked = Float[Array, "op batch height width channel"]
 Family = Literal[
     "none", "skip", "max_pool", "avg_pool", "sep_conv", "dil_conv", "conv_7x1_1x7"
 ]
+
+
+_RECTIFIED: tuple[Family, ...] = ("skip", "sep_conv", "dil_conv", "conv_7x1_1x7")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +111,8 @@ def group_by_family(primitives: Sequence[str]) -> tuple[Stack, ...]:
 class OperationStack(nn.Module):
     """The primitives of one family, up to but not including their last batch norm.
 
+    Convolutions begin with a ReLU, so do strided identities.
+
     Attributes:
       family: any family except "none".
       sizes: window of each primitive.
@@ -127,9 +133,19 @@ class OperationStack(nn.Module):
     affine: bool = True
 
     @nn.compact
-    def __call__(self, x: Stacked, *, train: bool) -> Stacked:
-        """Map images shared by all operations to one output per operation."""
+    def __call__(
+        self, x: Stacked, rectified: Stacked | None = None, *, train: bool
+    ) -> Stacked:
+        """Map images shared by all operations to one output per operation.
+
+        Args:
+          x: images.
+          rectified: their ReLU, if families share it.
+          train: see ``BatchNorm``.
+        """
         sizes, stride, edges = self.sizes, self.stride, self.num_edges
+        if self.family in _RECTIFIED and not (self.family == "skip" and stride == 1):
+            x = relu(x) if rectified is None else rectified
         match self.family:
             case "max_pool":
                 return pooling.max_pool(x, sizes=sizes, stride=stride)
