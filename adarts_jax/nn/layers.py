@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from adarts_jax.nn import windows
 from adarts_jax.nn.batch_norm import BatchNorm
 from adarts_jax.nn.depthwise import depthwise_conv
 from adarts_jax.nn.initial_weights import torch_uniform
@@ -117,8 +118,7 @@ class FactorizedReduce(nn.Module):
         half, edges = self.channels // 2, self.num_edges
         # Without the barrier XLA puts the strided slices into the products on a GPU,
         # where that can end the process (openxla/xla#47381).
-        even, odd = x[..., ::2, ::2, :], x[..., 1::2, 1::2, :]
-        even, odd = lax.optimization_barrier((even, odd))
+        even, odd = lax.optimization_barrier(windows.diagonal_pixels(x))
         even = Pointwise(half, 1, edges, name="pointwise_0")(even)
         odd = Pointwise(half, 1, edges, name="pointwise_1")(odd)
         halves = [y.reshape(*y.shape[:-1], edges, half) for y in (even, odd)]

@@ -51,16 +51,33 @@ def avg_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
 
 def max_pool_2x2(x: Images) -> Images:
     """Maximum over 2 x 2 blocks, stride 2; an odd last row or column is dropped."""
-    batch, height, width, channels = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    columns = _first_larger(blocks[:, :, :, :, 0], blocks[:, :, :, :, 1])
-    return _first_larger(columns[:, :, 0], columns[:, :, 1])
+    return _block_maximum(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
 
 
-def _first_larger(a: Images, b: Images) -> Images:
-    # `where` instead of `maximum`: a tie sends its whole gradient to the first.
-    return jnp.where(b > a, b, a)
+@jax.custom_vjp
+def _block_maximum(x: Images) -> Images:
+    return _block_maximum_forward(x)[0]
+
+
+def _block_maximum_forward(x):
+    # A tie goes to the first, in rows as in columns.
+    blocks = windows.fold_blocks(x)
+    left, right = blocks[..., 0, :], blocks[..., 1, :]
+    is_right = right > left
+    row = jnp.where(is_right, right, left)
+    is_lower = row[:, :, 1] > row[:, :, 0]
+    column = jnp.where(is_lower, is_right[:, :, 1], is_right[:, :, 0])
+    winner = 2 * is_lower.astype(jnp.int8) + column.astype(jnp.int8)
+    return jnp.where(is_lower, row[:, :, 1], row[:, :, 0]), winner
+
+
+def _block_maximum_backward(winner, g):
+    winner, g = winner[:, :, None, :, None], g[:, :, None, :, None]
+    row, column = windows.block_places(g.ndim)
+    return (windows.unfold_blocks(jnp.where(winner == 2 * row + column, g, 0)),)
+
+
+_block_maximum.defvjp(_block_maximum_forward, _block_maximum_backward)
 
 
 def _covers(sizes: Sizes, tap: int) -> Bool[np.ndarray, "op 1 1 1 1"]:

@@ -46,6 +46,49 @@ def merge_phases(phases: list[Any], axis: int) -> Any:
     return stacked.reshape(*first.shape[:axis], -1, *first.shape[axis + 1 :])
 
 
+@jax.custom_vjp
+def diagonal_pixels(x: Any) -> tuple[Any, Any]:
+    """Return ``x[..., ::2, ::2, :]`` and ``x[..., 1::2, 1::2, :]``; sizes are even.
+
+    The gradient is written as a choice: that of a strided slice, a padding between the
+    elements, would be an array of its own for each of them.
+    """
+    folded = fold_blocks(x)
+    return folded[..., 0, :, 0, :], folded[..., 1, :, 1, :]
+
+
+def _diagonal_forward(x):
+    return diagonal_pixels(x), None
+
+
+def _diagonal_backward(_, gradients):
+    even, odd = (g[..., None, :, None, :] for g in gradients)
+    row, column = block_places(even.ndim)
+    dx = jnp.where(row != column, 0, jnp.where(row == 0, even, odd))
+    return (unfold_blocks(dx),)
+
+
+diagonal_pixels.defvjp(_diagonal_forward, _diagonal_backward)
+
+
+def fold_blocks(x: Any) -> Any:
+    """(..., height, width, channel) to (..., height / 2, 2, width / 2, 2, channel)."""
+    *others, height, width, channels = x.shape
+    return x.reshape(*others, height // 2, 2, width // 2, 2, channels)
+
+
+def unfold_blocks(x: Any) -> Any:
+    """The inverse of ``fold_blocks``."""
+    *others, rows, _, columns, _, channels = x.shape
+    return x.reshape(*others, 2 * rows, 2 * columns, channels)
+
+
+def block_places(ndim: int) -> tuple[Any, Any]:
+    """Return row and column of a pixel in its block, beside folded pixels."""
+    number, ones = jnp.arange(2, dtype=jnp.int8), (1,) * (ndim - 4)
+    return number.reshape(*ones, 2, 1, 1, 1), number.reshape(*ones, 1, 1, 2, 1)
+
+
 def phases_to_batch(x: Any, stride: int) -> Any:
     """Make every phase of rows and columns an image of its own.
 
@@ -117,8 +160,11 @@ def adjoint(
       stride: distance of neighbouring positions.
       size: length of the axis before windowing.
     """
-    count, reach = arrays[0].shape[axis], (window - 1) // stride
-    padded = [pad_axis(a, axis, reach, count + 2 * reach) for a in arrays]
+    # Windows that cover the padding only are left out where whole phases are.
+    first = window // 2 // stride
+    rows = -(-(window // 2 + size) // stride) - first
+    before = (window - 1) // stride - first
+    padded = [pad_axis(a, axis, before, before + first + rows) for a in arrays]
     if jax.default_backend() == "cpu":
         # Without the barrier XLA recomputes the padding inside every tap. On a GPU the
         # padded copy costs more than that.
@@ -127,17 +173,15 @@ def adjoint(
     for phase in range(stride):
         total = None
         for t in range(phase, window, stride):
-            start = reach - t // stride
+            start = before + first - t // stride
             slices = [
-                lax.slice_in_dim(a, start, start + count + reach, axis=axis)
-                for a in padded
+                lax.slice_in_dim(a, start, start + rows, axis=axis) for a in padded
             ]
             part = term(t, *slices)
             total = part if total is None else total + part
         sums.append(total)
-    merged = merge_phases(sums, axis)
-    merged = pad_axis(merged, axis, 0, window // 2 + size)
-    return lax.slice_in_dim(merged, window // 2, window // 2 + size, axis=axis)
+    start = window // 2 - first * stride
+    return lax.slice_in_dim(merge_phases(sums, axis), start, start + size, axis=axis)
 
 
 def sum_shared(gradient: Any, ops: int) -> Any:
