@@ -106,6 +106,7 @@ def _backward(epsilon, residuals, cotangents):
     g_mean = jnp.mean(g, (0, 1, 2), dtype=jnp.promote_types(g.dtype, jnp.float32))
     # Of a product's two factors one without its mean is enough, and there is one ``g``.
     g = g[None] - spread(g_mean[None])
+    rest = jnp.sum(g, OVER)  # of rounding; times a large mean it would be felt
     gradients, weight_gradients = [], []
     for part, mean_, inverse_, weights_ in zip(
         parts,
@@ -114,7 +115,7 @@ def _backward(epsilon, residuals, cotangents):
         _split(weights, parts),
         strict=True,
     ):
-        towards_weights = jnp.sum(g * part, OVER) * inverse_
+        towards_weights = (jnp.sum(g * part, OVER) - rest * mean_) * inverse_
         slope = spread(inverse_ * towards_weights / count)
         dx = (g - (part - spread(mean_)) * slope) * spread(inverse_ * weights_)
         gradients.append(dx.astype(part.dtype))
