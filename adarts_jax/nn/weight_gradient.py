@@ -186,8 +186,9 @@ def _padded_phases(
     reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
     padded = windows.pad_axis(x, 2, padding, stride * (height + reach))
     padded = windows.pad_axis(padded, 3, padding, stride * (width + reach))
-    rows = windows.split_phases(padded, 2, stride)
-    return jnp.stack([jnp.stack(windows.split_phases(r, 3, stride)) for r in rows])
+    o, b, h, w, c = padded.shape
+    folded = padded.reshape(o, b, h // stride, stride, w // stride, stride, c)
+    return folded.transpose(3, 5, 0, 1, 2, 4, 6)
 
 
 def _divide(number: Any, inner: int, outer: int) -> tuple[Any, Any]:
