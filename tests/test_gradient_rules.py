@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import assert_near, draw
 
 from adarts_jax.edges.mixed_op import MixedOp
 from adarts_jax.nn import layers, weight_gradient, windows
@@ -14,17 +15,6 @@ from adarts_jax.nn.batch_norm import BatchNorm
 from adarts_jax.nn.depthwise import depthwise_conv
 from adarts_jax.nn.mixed_norm import normalized_sum
 from adarts_jax.nn.relu import relu
-
-
-def draw(seed, *shape):
-    return jnp.asarray(np.random.RandomState(seed).standard_normal(shape), jnp.float32)
-
-
-def assert_near(got, want, relative=1e-5):
-    got, want = np.asarray(got), np.asarray(want)
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= relative * np.abs(want).max()
-
 
 TILES = {  # sums at once: images, rows, parts, bands of the tiling
     1000: (2, 6, 1, 1),
@@ -103,15 +93,10 @@ def test_weighted_sum_keeps_its_digits_far_from_zero():
         )
         return backward(g)
 
-    def plain(x, weights):
-        mean, var = x.mean((1, 2, 3)), x.var((1, 2, 3))
-        scaled = (x - mean[:, None, None, None]) / np.sqrt(var + 1e-5)[
-            :, None, None, None
-        ]
-        return scaled, weights
-
-    normalized, _ = plain(np.asarray(x, np.float64), weights)
-    want = (normalized * np.asarray(g, np.float64)).sum((1, 2, 3))
+    exact, pixels = np.asarray(x, np.float64), (1, 2, 3)
+    mean, var = (f(pixels, keepdims=True) for f in (exact.mean, exact.var))
+    normalized = (exact - mean) / np.sqrt(var + 1e-5)
+    want = (normalized * np.asarray(g, np.float64)).sum(pixels)
     assert_near(gradient(x, weights, g)[1], want, 2e-5)
 
 

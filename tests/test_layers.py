@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import assert_near, draw
 
 from adarts_jax.nn import layers, pooling
 from adarts_jax.nn.batch_norm import BatchNorm, moments_in_one_pass
@@ -20,16 +21,6 @@ from adarts_jax.nn.mixed_norm import NormalizedSum
 from adarts_jax.nn.waiting import wait_for
 
 LOWERINGS: tuple[Lowering, ...] = ("shifted", "grouped")
-
-
-def draw(seed, *shape):
-    return jnp.asarray(np.random.RandomState(seed).standard_normal(shape), jnp.float32)
-
-
-def assert_near(got, want, relative=1e-5):
-    got, want = np.asarray(got), np.asarray(want)
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= relative * np.abs(want).max()
 
 
 def value_and_vjp(apply, cotangent, *inputs):

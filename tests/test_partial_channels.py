@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,10 +54,6 @@ def test_first_channels_and_shuffle():
     shuffled = partial_channels.channel_shuffle(x, 4)
     assert not jnp.array_equal(shuffled, x)
     np.testing.assert_array_equal(partial_channels.channel_shuffle(shuffled, 4), x)
-
-
-def draw(seed, *shape):
-    return jnp.asarray(np.random.RandomState(seed).standard_normal(shape), jnp.float32)
 
 
 def build(attention, stride, wave: Wave = WAVE):

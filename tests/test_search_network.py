@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import draw
 
 import adarts_jax as aj
 from adarts_jax.architecture import CellWeights
@@ -22,10 +23,6 @@ from adarts_jax.space import topology
 PRIMITIVES = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
 CHANNELS, NUM_NODES = 8, 3
 EDGES = topology.edge_sources(NUM_NODES)
-
-
-def draw(seed, *shape):
-    return jnp.asarray(np.random.RandomState(seed).standard_normal(shape), jnp.float32)
 
 
 def draw_variables(shapes: Any, seed: int = 0) -> Any:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from arrays import draw
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
@@ -36,11 +37,6 @@ class Smooth(nn.Module):
         mixed = arch.alpha_normal[0, 0] * jnp.tanh(hidden)
         mixed += arch.alpha_normal[0, 1] * jnp.sin(hidden)
         return nn.Dense(3)(mixed * jax.nn.softmax(arch.alpha_reduce[0])[0])
-
-
-def draw(seed: int, *shape: int) -> jax.Array:
-    values = np.random.RandomState(seed).standard_normal(shape)
-    return jnp.asarray(values, jnp.float32)
 
 
 def draw_batch(seed: int) -> tuple[jax.Array, jax.Array]:

@@ -58,9 +58,9 @@ class BatchNorm(nn.Module):
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, shape)
             bias = self.param("bias", nn.initializers.zeros, shape)
+        in_one = train and self.rectify and not self.affine
         if train:
-            rectified = self.rectify and not self.affine
-            if rectified:
+            if in_one:
                 results: tuple = normalize_and_rectify(x, self.epsilon)
             else:
                 results = normalize(x, scale, self.epsilon)
@@ -74,9 +74,9 @@ class BatchNorm(nn.Module):
                 )
         else:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
-            y, rectified = (x - spread(mean.value)) * spread(factor), False
+            y = (x - spread(mean.value)) * spread(factor)
         y = (y if bias is None else y + spread(bias)).astype(x.dtype)
-        return relu(y) if self.rectify and not rectified else y
+        return relu(y) if self.rectify and not in_one else y
 
 
 def moments(x: Images) -> tuple[PerChannel, PerChannel]:

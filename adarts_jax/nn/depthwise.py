@@ -139,9 +139,7 @@ def _sum_of_taps(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> St
     weights = _weights_per_tap(kernels)
     k = math.isqrt(len(weights))
     height, width = (windows.output_size(n, k, stride, dilation) for n in x.shape[2:4])
-    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
-    padded = windows.pad_axis(x, 2, padding, stride * (height + reach))
-    padded = windows.pad_axis(padded, 3, padding, stride * (width + reach))
+    padded = windows.pad_for_kernel(x, k, stride, dilation)
     rows = windows.split_phases(padded, 2, stride)
     phases = [windows.split_phases(row, 3, stride) for row in rows]
     # Without the barrier XLA recomputes the padding inside every tap.

@@ -61,7 +61,7 @@ def _block_maximum(x: Images) -> Images:
 
 def _block_maximum_forward(x):
     # A tie goes to the first, in rows as in columns.
-    blocks = windows.fold_blocks(x)
+    blocks = windows.fold_blocks(x, 2)
     left, right = blocks[..., 0, :], blocks[..., 1, :]
     is_right = right > left
     row = jnp.where(is_right, right, left)

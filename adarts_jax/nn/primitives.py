@@ -34,9 +34,6 @@ Family = Literal[
 ]
 
 
-_RECTIFIED: tuple[Family, ...] = ("skip", "sep_conv", "dil_conv", "conv_7x1_1x7")
-
-
 @dataclasses.dataclass(frozen=True)
 class Primitive:
     """One candidate operation: its family and the size of its window."""
@@ -144,7 +141,7 @@ class OperationStack(nn.Module):
           train: see ``BatchNorm``.
         """
         sizes, stride, edges = self.sizes, self.stride, self.num_edges
-        if self.family in _RECTIFIED and not (self.family == "skip" and stride == 1):
+        if has_weights(self.family, stride=stride):
             x = relu(x) if rectified is None else rectified
         match self.family:
             case "max_pool":
@@ -169,11 +166,17 @@ class OperationStack(nn.Module):
         raise ValueError(f"family '{self.family}' is not an operation")
 
 
+def has_weights(family: Family, *, stride: int) -> bool:
+    """Whether a family is convolutions, which stand between ReLU and batch norm."""
+    if family == "skip":
+        return stride > 1
+    return family not in ("none", "max_pool", "avg_pool")
+
+
 def is_normalized(family: Family, *, stride: int, mixed: bool) -> bool:
     """Whether batch norm follows a family: never on zeros and identities."""
-    if family == "none" or (family == "skip" and stride == 1):
-        return False
-    return mixed or family not in ("max_pool", "avg_pool")
+    is_pool = family in ("max_pool", "avg_pool")
+    return has_weights(family, stride=stride) or (mixed and is_pool)
 
 
 class SinglePrimitive(nn.Module):

@@ -156,7 +156,8 @@ def _reader(
     """Return what reads, for a tap and a tile, images and their gradients."""
     batch = (tiling.parts, tiling.products, tiling.images)
     size = (tiling.rows, *g.shape[3:])
-    phases = _padded_phases(wait_for(g, x), max(sizes), stride, dilation, g.shape[2:4])
+    padded = windows.pad_for_kernel(wait_for(g, x), max(sizes), stride, dilation)
+    phases = windows.fold_blocks(padded, stride).transpose(3, 5, 0, 1, 2, 4, 6)
     phases = phases.reshape(*phases.shape[:3], *batch, *phases.shape[4:])
     gradients = g.reshape(g.shape[0], *batch, *g.shape[2:])
     zero = jnp.uint32(0)
@@ -178,19 +179,6 @@ def _reader(
     return read
 
 
-def _padded_phases(
-    x: Stacked, k: int, stride: int, dilation: int, positions: tuple[int, ...]
-) -> Float[Array, "p q op batch height width channel"]:
-    """Return what the taps of a kernel of side ``k`` meet, by phase."""
-    height, width = positions
-    reach, padding = ((k - 1) * dilation) // stride, dilation * (k // 2)
-    padded = windows.pad_axis(x, 2, padding, stride * (height + reach))
-    padded = windows.pad_axis(padded, 3, padding, stride * (width + reach))
-    o, b, h, w, c = padded.shape
-    folded = padded.reshape(o, b, h // stride, stride, w // stride, stride, c)
-    return folded.transpose(3, 5, 0, 1, 2, 4, 6)
-
-
 def _divide(number: Any, inner: int, outer: int) -> tuple[Any, Any]:
     """Return the place in the inner loop and the one in the outer loop.
 
@@ -199,9 +187,8 @@ def _divide(number: Any, inner: int, outer: int) -> tuple[Any, Any]:
     """
     if outer == 1:
         return number, jnp.uint32(0)
-    return jnp.minimum(number % inner, inner - 1), jnp.minimum(
-        number // inner, outer - 1
-    )
+    place = jnp.minimum(number % inner, inner - 1)
+    return place, jnp.minimum(number // inner, outer - 1)
 
 
 def _find_tap(tap: Any, sizes: Sizes) -> tuple[Any, Any, Any]:

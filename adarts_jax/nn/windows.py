@@ -53,7 +53,7 @@ def diagonal_pixels(x: Any) -> tuple[Any, Any]:
     The gradient is written as a choice: that of a strided slice, a padding between the
     elements, would be an array of its own for each of them.
     """
-    folded = fold_blocks(x)
+    folded = fold_blocks(x, 2)
     return folded[..., 0, :, 0, :], folded[..., 1, :, 1, :]
 
 
@@ -71,20 +71,23 @@ def _diagonal_backward(_, gradients):
 diagonal_pixels.defvjp(_diagonal_forward, _diagonal_backward)
 
 
-def fold_blocks(x: Any) -> Any:
-    """(..., height, width, channel) to (..., height / 2, 2, width / 2, 2, channel)."""
+def fold_blocks(x: Any, side: int) -> Any:
+    """(..., height, width, channel) to (..., rows, side, columns, side, channel).
+
+    Height and width must be multiples of ``side``.
+    """
     *others, height, width, channels = x.shape
-    return x.reshape(*others, height // 2, 2, width // 2, 2, channels)
+    return x.reshape(*others, height // side, side, width // side, side, channels)
 
 
 def unfold_blocks(x: Any) -> Any:
     """The inverse of ``fold_blocks``."""
-    *others, rows, _, columns, _, channels = x.shape
-    return x.reshape(*others, 2 * rows, 2 * columns, channels)
+    *others, rows, side, columns, _, channels = x.shape
+    return x.reshape(*others, side * rows, side * columns, channels)
 
 
 def block_places(ndim: int) -> tuple[Any, Any]:
-    """Return row and column of a pixel in its block, beside folded pixels."""
+    """Return row and column of a pixel in its 2 x 2 block, beside folded pixels."""
     number, ones = jnp.arange(2, dtype=jnp.int8), (1,) * (ndim - 4)
     return number.reshape(*ones, 2, 1, 1, 1), number.reshape(*ones, 1, 1, 2, 1)
 
@@ -98,8 +101,7 @@ def phases_to_batch(x: Any, stride: int) -> Any:
     batch, height, width, channels = x.shape
     rows, columns = -(-height // stride), -(-width // stride)
     x = pad_axis(pad_axis(x, 1, 0, rows * stride), 2, 0, columns * stride)
-    x = x.reshape(batch, rows, stride, columns, stride, channels)
-    x = x.transpose(2, 4, 0, 1, 3, 5)
+    x = fold_blocks(x, stride).transpose(2, 4, 0, 1, 3, 5)
     return x.reshape(stride**2 * batch, rows, columns, channels)
 
 
@@ -107,8 +109,7 @@ def batch_to_phases(x: Any, stride: int) -> Any:
     """Put the phases back in their places: the inverse of ``phases_to_batch``."""
     _, rows, columns, channels = x.shape
     x = x.reshape(stride, stride, -1, rows, columns, channels)
-    x = x.transpose(2, 3, 0, 4, 1, 5)
-    return x.reshape(-1, rows * stride, columns * stride, channels)
+    return unfold_blocks(x.transpose(2, 3, 0, 4, 1, 5))
 
 
 def pad_axis(x: Any, axis: int, before: int, length: int, value: float = 0.0) -> Any:
@@ -119,6 +120,22 @@ def pad_axis(x: Any, axis: int, before: int, length: int, value: float = 0.0) ->
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (before, length - before - x.shape[axis], 0)
     return lax.pad(x, jnp.asarray(value, x.dtype), widths)
+
+
+def pad_for_kernel(x: Any, k: int, stride: int, dilation: int) -> Any:
+    """Pad rows and columns of a stack: taps then are slices of its phases.
+
+    Args:
+      x: (op, batch, height, width, channel).
+      k: side of a symmetric kernel, odd.
+      stride: of the convolution.
+      dilation: distance between taps.
+    """
+    for axis in (2, 3):
+        positions = output_size(x.shape[axis], k, stride, dilation)
+        reach = ((k - 1) * dilation) // stride
+        x = pad_axis(x, axis, dilation * (k // 2), stride * (positions + reach))
+    return x
 
 
 def taps(
