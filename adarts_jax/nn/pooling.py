@@ -1,12 +1,16 @@
 """Max and average pooling with torch semantics: the one place of their lowering.
 
-Windows slide along rows, then along columns. Several window sizes run as one stack.
+Windows slide along rows, then along columns, of images padded once: arithmetic and
+padding in one loop would leave XLA's CPU loops without vectors. Several window sizes
+run as one stack.
 XLA's own gradient of max pooling (select-and-scatter) is slow on CPU; here the winning
 offset is kept as one byte.
 """
 
 import functools
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +21,10 @@ from adarts_jax.nn import windows
 
 Images = Float[Array, "batch height width channel"]
 Stacked = Float[Array, "op batch height width channel"]
+Winners = Int8[Array, "op batch height width channel"]
 Sizes = tuple[int, ...]
 
-HEIGHT, WIDTH = 2, 3  # axes of a stack
+AXES = HEIGHT, WIDTH = 2, 3  # of a stack
 
 
 def max_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
@@ -32,7 +37,7 @@ def max_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
       sizes: one window size per operation of the stack.
       stride: 1 or 2.
     """
-    return _max_along(_max_along(x, WIDTH, sizes, stride), HEIGHT, sizes, stride)
+    return _maximum(x, sizes, stride)
 
 
 def avg_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
@@ -40,13 +45,7 @@ def avg_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
 
     PyTorch's ``AvgPool2d(..., count_include_pad=False)`` per window size.
     """
-    for axis in (WIDTH, HEIGHT):
-        counts = _counts(x.shape[axis], sizes, stride).astype(x.dtype)
-        shape = [len(sizes), 1, 1, 1, 1]
-        shape[axis] = counts.shape[1]
-        total: Stacked = _sum_along(x, axis, sizes, stride)
-        x = total * jnp.asarray(1 / counts).reshape(shape)
-    return x
+    return _mean(x, sizes, stride)
 
 
 def max_pool_2x2(x: Images) -> Images:
@@ -80,6 +79,123 @@ def _block_maximum_backward(winner, g):
 _block_maximum.defvjp(_block_maximum_forward, _block_maximum_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _maximum(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
+    return _first_maximum(x, sizes, stride)[0]
+
+
+# Layers of one shape share one trace, here and below; compiled, calls are inlined.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _first_maximum(
+    x: Stacked, sizes: Sizes, stride: int
+) -> tuple[Stacked, tuple[Winners, Winners]]:
+    """Return the maximum, and the tap it is at: in every row, then in a column."""
+    window, height = max(sizes), x.shape[HEIGHT]
+    x = windows.kept(windows.pad_for_kernel(x, window, stride, value=-jnp.inf))
+    winners = []
+    for axis in (WIDTH, HEIGHT):
+        taps = windows.taps(x, axis, window=window, stride=stride)
+        shape = (len(sizes), *taps[0].shape[1:])
+        x = jnp.full(shape, -jnp.inf, x.dtype)
+        winner = jnp.zeros(shape, jnp.int8)
+        for t, tap in enumerate(taps):
+            better = (tap > x) & _covers(sizes, t)
+            x = jnp.where(better, tap, x)
+            winner = jnp.where(better, jnp.int8(t), winner)
+        winners.append(winner)
+    along_row, along_column = winners
+    return x, (along_row[:, :, window // 2 :][:, :, :height], along_column)
+
+
+def _max_forward(x, sizes, stride):
+    best, winners = _first_maximum(x, sizes, stride)
+    return best, (winners, x.shape[:4])
+
+
+def _max_backward(sizes, stride, residuals, g):
+    (along_row, along_column), (ops, _, height, width) = residuals
+
+    def term(t, part, winner):
+        return jnp.where(winner == t, part, 0)
+
+    gather = functools.partial(_gather, term, sizes, stride)
+    g = gather((g, along_column), HEIGHT, height, len(sizes))
+    return (gather((g, along_row), WIDTH, width, ops),)
+
+
+_maximum.defvjp(_max_forward, _max_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _mean(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
+    return _mean_of_windows(x, sizes, stride)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _mean_of_windows(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
+    window, shares = max(sizes), _shares(x.shape, sizes, stride).astype(x.dtype)
+    x = windows.kept(windows.pad_for_kernel(x, window, stride))
+    for axis in (WIDTH, HEIGHT):
+        taps = windows.taps(x, axis, window=window, stride=stride)
+        parts = [tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps)]
+        x = functools.reduce(operator.add, parts)
+    return x * shares
+
+
+def _mean_forward(x, sizes, stride):
+    # Not `_mean`, which has no forward derivative of its own.
+    return _mean_of_windows(x, sizes, stride), x.shape[:4]
+
+
+def _mean_backward(sizes, stride, shape, g):
+    ops, _, height, width = shape
+
+    def term(t, part):
+        is_stack = part.shape[0] > 1
+        return part * _covers(sizes, t).astype(part.dtype) if is_stack else part
+
+    gather = functools.partial(_gather, term, sizes, stride)
+    g = g * _shares(shape, sizes, stride).astype(g.dtype)
+    g = gather((g,), HEIGHT, height, len(sizes))
+    return (gather((g,), WIDTH, width, ops),)
+
+
+_mean.defvjp(_mean_forward, _mean_backward)
+
+
+def _gather(
+    term: Callable[..., Any],
+    sizes: Sizes,
+    stride: int,
+    arrays: tuple[Any, ...],
+    axis: int,
+    size: int,
+    ops: int,
+) -> Stacked:
+    """Gather what the input of all windows receives along one axis.
+
+    Args:
+      term: as for ``windows.adjoint``, of the stack or of one of it.
+      sizes: of the windows.
+      stride: of the windows.
+      arrays: what ``term`` needs, a stack each.
+      axis: the axis the windows slide along.
+      size: its length before windowing.
+      ops: length of the input's op axis, 1 where all windows share it.
+    """
+    adjoint = functools.partial(
+        windows.adjoint, axis=axis, window=max(sizes), stride=stride, size=size
+    )
+    if ops == len(sizes):
+        return adjoint(arrays, term=term)
+    # Not a sum over the op axis: XLA would move that into every tap and fuse nothing.
+    parts = [
+        adjoint(tuple(a[o : o + 1] for a in arrays), term=term, covered=k)
+        for o, k in enumerate(sizes)
+    ]
+    return functools.reduce(operator.add, parts)
+
+
 def _covers(sizes: Sizes, tap: int) -> Bool[np.ndarray, "op 1 1 1 1"]:
     """Which windows have this tap of the largest one."""
     largest = max(sizes)
@@ -87,80 +203,12 @@ def _covers(sizes: Sizes, tap: int) -> Bool[np.ndarray, "op 1 1 1 1"]:
     return np.array(inside).reshape(-1, 1, 1, 1, 1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_along(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
-    return _first_maximum(x, axis, sizes, stride)[0]
-
-
-# Layers of one shape share one trace, here and below; compiled, calls are inlined.
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _first_maximum(
-    x: Stacked, axis: int, sizes: Sizes, stride: int
-) -> tuple[Stacked, Int8[Array, "op batch height width channel"]]:
-    """Return the maximum and the tap it is at."""
-    taps = windows.taps(x, axis, window=max(sizes), stride=stride, value=-jnp.inf)
-    shape = (len(sizes), *taps[0].shape[1:])
-    best = jnp.full(shape, -jnp.inf, x.dtype)
-    winner = jnp.zeros(shape, jnp.int8)
-    for t, tap in enumerate(taps):
-        better = (tap > best) & _covers(sizes, t)
-        best = jnp.where(better, tap, best)
-        winner = jnp.where(better, jnp.int8(t), winner)
-    return best, winner
-
-
-def _max_forward(x, axis, sizes, stride):
-    best, winner = _first_maximum(x, axis, sizes, stride)
-    return best, (winner, x.shape[0], x.shape[axis])
-
-
-def _max_backward(axis, sizes, stride, residuals, g):
-    winner, ops, size = residuals
-    dx = windows.adjoint(
-        (g, winner),
-        axis,
-        lambda t, part, won: jnp.where(won == t, part, 0),
-        window=max(sizes),
-        stride=stride,
-        size=size,
-    )
-    return (windows.sum_shared(dx, ops),)
-
-
-_max_along.defvjp(_max_forward, _max_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _sum_along(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
-    return _sum_of_windows(x, axis, sizes, stride)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _sum_of_windows(x: Stacked, axis: int, sizes: Sizes, stride: int) -> Stacked:
-    taps = windows.taps(x, axis, window=max(sizes), stride=stride)
-    parts = [tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps)]
-    return functools.reduce(operator.add, parts)
-
-
-def _sum_forward(x, axis, sizes, stride):
-    # Not `_sum_along`, which has no forward derivative of its own.
-    return _sum_of_windows(x, axis, sizes, stride), (x.shape[0], x.shape[axis])
-
-
-def _sum_backward(axis, sizes, stride, residuals, g):
-    ops, size = residuals
-    dx = windows.adjoint(
-        (g,),
-        axis,
-        lambda t, part: part * _covers(sizes, t).astype(g.dtype),
-        window=max(sizes),
-        stride=stride,
-        size=size,
-    )
-    return (windows.sum_shared(dx, ops),)
-
-
-_sum_along.defvjp(_sum_forward, _sum_backward)
+def _shares(
+    shape: tuple[int, ...], sizes: Sizes, stride: int
+) -> Float[np.ndarray, "op 1 row column 1"]:
+    """Return the part of a mean that one pixel is, for every place of every window."""
+    rows, columns = (1 / _counts(shape[axis], sizes, stride) for axis in AXES)
+    return rows[:, None, :, None, None] * columns[:, None, None, :, None]
 
 
 def _counts(size: int, sizes: Sizes, stride: int) -> Float[np.ndarray, "op position"]:

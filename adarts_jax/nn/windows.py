@@ -5,14 +5,12 @@ axis is therefore split into its ``stride`` phases (every stride-th element), so
 each tap of a window is one dense slice of one phase.
 """
 
-import functools
-import operator
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
 Any = Shaped[Array, "..."]
 
@@ -122,7 +120,9 @@ def pad_axis(x: Any, axis: int, before: int, length: int, value: float = 0.0) ->
     return lax.pad(x, jnp.asarray(value, x.dtype), widths)
 
 
-def pad_for_kernel(x: Any, k: int, stride: int, dilation: int) -> Any:
+def pad_for_kernel(
+    x: Any, k: int, stride: int, dilation: int = 1, value: float = 0.0
+) -> Any:
     """Pad rows and columns of a stack: taps then are slices of its phases.
 
     Args:
@@ -130,24 +130,31 @@ def pad_for_kernel(x: Any, k: int, stride: int, dilation: int) -> Any:
       k: side of a symmetric kernel, odd.
       stride: of the convolution.
       dilation: distance between taps.
+      value: of the padding.
     """
     for axis in (2, 3):
         positions = output_size(x.shape[axis], k, stride, dilation)
         reach = ((k - 1) * dilation) // stride
-        x = pad_axis(x, axis, dilation * (k // 2), stride * (positions + reach))
+        x = pad_axis(x, axis, dilation * (k // 2), stride * (positions + reach), value)
     return x
 
 
-def taps(
-    x: Any, axis: int, *, window: int, stride: int, value: float = 0.0
-) -> list[Any]:
-    """Return one dense slice per tap of a symmetrically padded window.
+def kept(padded: PyTree) -> PyTree:
+    """Let XLA keep padded arrays on a CPU, where it would pad inside every tap.
 
-    Element n of tap t is ``x_padded[n * stride + t]``; padding has ``value``.
+    On a GPU the padded copies cost more than that.
     """
-    size = output_size(x.shape[axis], window, stride)
-    length = stride * (size + (window - 1) // stride)
-    padded = pad_axis(x, axis, window // 2, length, value)
+    if jax.default_backend() == "cpu":
+        return lax.optimization_barrier(padded)
+    return padded
+
+
+def taps(padded: Any, axis: int, *, window: int, stride: int) -> list[Any]:
+    """Return one dense slice per tap of a window that slides along a padded axis.
+
+    Element n of tap t is ``padded[n * stride + t]``.
+    """
+    size = padded.shape[axis] // stride - (window - 1) // stride
     phases = split_phases(padded, axis, stride)
     return [
         lax.slice_in_dim(phases[t % stride], t // stride, t // stride + size, axis=axis)
@@ -163,6 +170,7 @@ def adjoint(
     window: int,
     stride: int,
     size: int,
+    covered: int | None = None,
 ) -> Any:
     """Gather what each input element receives from the windows that cover it.
 
@@ -176,20 +184,20 @@ def adjoint(
       window: taps of the window.
       stride: distance of neighbouring positions.
       size: length of the axis before windowing.
+      covered: taps in the middle that count; None for all.
     """
+    margin = (window - (covered or window)) // 2
     # Windows that cover the padding only are left out where whole phases are.
     first = window // 2 // stride
     rows = -(-(window // 2 + size) // stride) - first
     before = (window - 1) // stride - first
-    padded = [pad_axis(a, axis, before, before + first + rows) for a in arrays]
-    if jax.default_backend() == "cpu":
-        # Without the barrier XLA recomputes the padding inside every tap. On a GPU the
-        # padded copy costs more than that.
-        padded = lax.optimization_barrier(padded)
+    padded = kept([pad_axis(a, axis, before, before + first + rows) for a in arrays])
     sums = []
     for phase in range(stride):
         total = None
         for t in range(phase, window, stride):
+            if not margin <= t < window - margin:
+                continue
             start = before + first - t // stride
             slices = [
                 lax.slice_in_dim(a, start, start + rows, axis=axis) for a in padded
@@ -199,17 +207,3 @@ def adjoint(
         sums.append(total)
     start = window // 2 - first * stride
     return lax.slice_in_dim(merge_phases(sums, axis), start, start + size, axis=axis)
-
-
-def sum_shared(gradient: Any, ops: int) -> Any:
-    """Add the gradients of a stack of operations that share one input.
-
-    Args:
-      gradient: one per operation, (op, ...).
-      ops: length of the input's op axis, 1 where it was shared.
-    """
-    if ops == gradient.shape[0]:
-        return gradient
-    # Not `gradient.sum(0)`: XLA would move that into every tap and fuse nothing.
-    parts = [gradient[o : o + 1] for o in range(gradient.shape[0])]
-    return functools.reduce(operator.add, parts)
