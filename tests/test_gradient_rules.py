@@ -10,8 +10,9 @@ import pytest
 from arrays import assert_near, draw
 
 from adarts_jax.edges.mixed_op import MixedOp
-from adarts_jax.nn import layers, weight_gradient, windows
-from adarts_jax.nn.batch_norm import BatchNorm
+from adarts_jax.nn import layers, pooling, weight_gradient, windows
+from adarts_jax.nn.batch_norm import BatchNorm, normalize, normalize_and_rectify
+from adarts_jax.nn.channel_attention import pool_state
 from adarts_jax.nn.depthwise import depthwise_conv
 from adarts_jax.nn.mixed_norm import normalized_sum
 from adarts_jax.nn.relu import relu
@@ -143,3 +144,48 @@ def test_families_of_a_mixed_operation_share_one_relu(stride):
     ]
     shapes = [each.invars[0].aval.shape for each in of_input]
     assert shapes.count((1, 2, 8, 8, 4)) == 1 + (stride == 1)  # and after batch norm
+
+
+STACK = (1, 6, 8, 8, 2)
+KERNELS = tuple(draw(k, k, k, 2) for k in (3, 5))
+RULES = {
+    "relu": (relu, STACK),
+    "batch norm": (lambda x: normalize(x, jnp.ones((1, 2)), 1e-5)[0], STACK),
+    "batch norm and relu": (lambda x: normalize_and_rectify(x, 1e-5)[0], STACK),
+    "normalized sum": (
+        lambda x: normalized_sum((x, jnp.sin(3 * x)), jnp.ones((2, 2)), 1e-5)[0],
+        STACK,
+    ),
+    "diagonal pixels": (windows.diagonal_pixels, STACK),
+    "2 x 2 maximum": (pooling.max_pool_2x2, STACK[1:]),
+    "pooled state": (pool_state, STACK[1:]),
+} | {
+    f"{name}, stride {stride}": (functools.partial(function, stride=stride), STACK)
+    for stride in (1, 2)
+    for name, function in {
+        "maximum": functools.partial(pooling.max_pool, sizes=(3, 5)),
+        "mean": functools.partial(pooling.avg_pool, sizes=(3, 5)),
+        "depthwise": lambda x, stride: depthwise_conv(
+            x, KERNELS, stride=stride, lowering="shifted"
+        ),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_have_forward_derivatives(rule):
+    """The exact second order takes them; a rule that calls itself has none."""
+    function, shape = RULES[rule]
+
+    @jax.grad
+    def gradient(x):
+        weigh = lambda y: (jnp.arange(y.size) % 7).reshape(y.shape)  # noqa: E731
+        results = jax.tree.leaves(function(x))
+        return sum((jnp.sin(y) * weigh(y)).sum() for y in results)
+
+    x, v = draw(5, *shape), draw(6, *shape)
+    _, got = jax.jvp(gradient, (x,), (v,))
+    step = 1e-3
+    assert_near(
+        got, (gradient(x + step * v) - gradient(x - step * v)) / (2 * step), 0.01
+    )
