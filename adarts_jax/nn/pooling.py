@@ -133,13 +133,14 @@ def _mean(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _mean_of_windows(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
-    window, shares = max(sizes), _shares(x.shape, sizes, stride).astype(x.dtype)
+    window, shape = max(sizes), x.shape
     x = windows.kept(windows.pad_for_kernel(x, window, stride))
     for axis in (WIDTH, HEIGHT):
         taps = windows.taps(x, axis, window=window, stride=stride)
         parts = [tap * _covers(sizes, t).astype(x.dtype) for t, tap in enumerate(taps)]
         x = functools.reduce(operator.add, parts)
-    return x * shares
+        x = x * _share(x, axis, shape[axis], sizes, stride)
+    return x
 
 
 def _mean_forward(x, sizes, stride):
@@ -155,8 +156,9 @@ def _mean_backward(sizes, stride, shape, g):
         return part * _covers(sizes, t).astype(part.dtype) if is_stack else part
 
     gather = functools.partial(_gather, term, sizes, stride)
-    g = g * _shares(shape, sizes, stride).astype(g.dtype)
+    g = g * _share(g, HEIGHT, height, sizes, stride)
     g = gather((g,), HEIGHT, height, len(sizes))
+    g = g * _share(g, WIDTH, width, sizes, stride)
     return (gather((g,), WIDTH, width, ops),)
 
 
@@ -203,12 +205,13 @@ def _covers(sizes: Sizes, tap: int) -> Bool[np.ndarray, "op 1 1 1 1"]:
     return np.array(inside).reshape(-1, 1, 1, 1, 1)
 
 
-def _shares(
-    shape: tuple[int, ...], sizes: Sizes, stride: int
+def _share(
+    x: Stacked, axis: int, size: int, sizes: Sizes, stride: int
 ) -> Float[np.ndarray, "op 1 row column 1"]:
-    """Return the part of a mean that one pixel is, for every place of every window."""
-    rows, columns = (1 / _counts(shape[axis], sizes, stride) for axis in AXES)
-    return rows[:, None, :, None, None] * columns[:, None, None, :, None]
+    """Return the part of a mean along an axis that one pixel is, beside a stack."""
+    shape = [len(sizes), 1, 1, 1, 1]
+    shape[axis] = -1
+    return (1 / _counts(size, sizes, stride)).reshape(shape).astype(x.dtype)
 
 
 def _counts(size: int, sizes: Sizes, stride: int) -> Float[np.ndarray, "op position"]:
