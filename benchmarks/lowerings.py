@@ -4,9 +4,10 @@
     python -m benchmarks.lowerings --setting search_full --only max_pool --most 10
 
 Shapes are those the networks ask for, the heaviest first. Depthwise: shifted
-multiply-adds against XLA's grouped convolution. Pools: ours against
-``lax.reduce_window``. All variants of a shape are compiled as the engine compiles, and
-run in one process in turn. Result: ``benchmarks/results/lowerings_<setting>.json``.
+multiply-adds, products with a matrix of pixel pairs (up to 16 x 16 pixels) and XLA's
+grouped convolution. Pools: ours against ``lax.reduce_window``. All variants of a shape
+are compiled as the engine compiles, and run in one process in turn. Result:
+``benchmarks/results/lowerings_<setting>.json``.
 """
 
 import argparse
@@ -29,6 +30,9 @@ from benchmarks.network_calls import NETWORKS, Call
 from benchmarks.timing import Record
 
 Variants = dict[str, Callable[..., Any]]  # of (x, kernels, g)
+
+
+MOST_PIXELS_OF_PAIRS = 16 * 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +84,29 @@ def _depthwise(call: Call) -> Variants:
             dilation=call.dilation,
             lowering=lowering,
         )
-        for lowering in get_args(depthwise.Lowering)
+        for lowering in _fitting(depthwise.Lowering, call)
     }
 
 
+def _fitting(lowerings: Any, call: Call) -> list[str]:
+    """Leave out matrices of pixel pairs that would take gigabytes."""
+    pixels = call.shape[2] * call.shape[3]
+    return [
+        lowering
+        for lowering in get_args(lowerings)
+        if lowering != "matrix" or pixels <= MOST_PIXELS_OF_PAIRS
+    ]
+
+
 def _pools(call: Call) -> Variants:
-    own = pooling.max_pool if call.kind == "max_pool" else pooling.avg_pool
     windows: Any = nn.max_pool
+    own: dict[str, Any] = {"ours": pooling.max_pool}
     if call.kind == "avg_pool":
         windows = partial(nn.avg_pool, count_include_pad=False)
+        own = {
+            lowering: partial(pooling.avg_pool, lowering=lowering)
+            for lowering in _fitting(pooling.MeanLowering, call)
+        }
 
     def reduce_window(x: Any, kernels: Any) -> Any:
         strides = (call.stride,) * 2
@@ -99,10 +117,11 @@ def _pools(call: Call) -> Variants:
             ]
         )
 
-    return {
-        "ours": lambda x, _: own(x, sizes=call.sizes, stride=call.stride),
-        "reduce_window": reduce_window,
+    ours_of = {
+        name: lambda x, _, pool=pool: pool(x, sizes=call.sizes, stride=call.stride)
+        for name, pool in own.items()
     }
+    return {**ours_of, "reduce_window": reduce_window}
 
 
 def arguments(call: Call) -> tuple[Any, tuple[Any, ...], Any]:

@@ -43,7 +43,12 @@ class Call:
         return positions * sum(size**2 for size in self.sizes)
 
 
-def search_calls(init_channels: int, num_cells: int, batch: int) -> Counter[Call]:
+def search_calls(
+    init_channels: int,
+    num_cells: int,
+    batch: int,
+    image: tuple[int, int, int] = (32, 32, 3),
+) -> Counter[Call]:
     """Count the calls of a forward pass of the alpha-ADARTS search network."""
     import jax
     import jax.numpy as jnp
@@ -55,7 +60,7 @@ def search_calls(init_channels: int, num_cells: int, batch: int) -> Counter[Call
     )
     key = jax.random.key(0)
     arch = adarts_jax.init_architecture("alpha_adarts", key)
-    images = jnp.zeros((batch, 32, 32, 3))
+    images = jnp.zeros((batch, *image))
     with _recorded() as calls:
         jax.eval_shape(lambda key: network.init(key, arch, images, train=True), key)
     return calls
@@ -88,6 +93,7 @@ NETWORKS: Mapping[str, Callable[[], Counter[Call]]] = MappingProxyType(
     {
         # only to see whether the benchmark runs
         "tiny": lambda: search_calls(4, 3, 2),
+        "search_digits": lambda: search_calls(8, 3, 32, (8, 8, 1)),
         "search_small": lambda: search_calls(8, 4, 32),
         "search_full": lambda: search_calls(16, 8, 64),
         "derived": lambda: derived_calls(36, 20, 96),

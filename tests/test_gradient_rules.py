@@ -164,7 +164,7 @@ RULES = {
     for stride in (1, 2)
     for name, function in {
         "maximum": functools.partial(pooling.max_pool, sizes=(3, 5)),
-        "mean": functools.partial(pooling.avg_pool, sizes=(3, 5)),
+        "mean": functools.partial(pooling.avg_pool, sizes=(3, 5), lowering="shifted"),
         "depthwise": lambda x, stride: depthwise_conv(
             x, KERNELS, stride=stride, lowering="shifted"
         ),

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from arrays import assert_near, draw
 
-from adarts_jax.nn import layers, pooling
+from adarts_jax.nn import layers, pixel_matrix, pooling
 from adarts_jax.nn.batch_norm import BatchNorm, moments_in_one_pass
 from adarts_jax.nn.depthwise import (
     Lowering,
@@ -20,7 +20,7 @@ from adarts_jax.nn.depthwise import (
 from adarts_jax.nn.mixed_norm import NormalizedSum
 from adarts_jax.nn.waiting import wait_for
 
-LOWERINGS: tuple[Lowering, ...] = ("shifted", "grouped")
+LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 
 def value_and_vjp(apply, cotangent, *inputs):
@@ -63,7 +63,45 @@ def test_depthwise_lowerings_agree(sizes, ops, shape, stride, dilation):
         )
         for lowering in LOWERINGS
     ]
-    jax.tree.map(assert_near, *results)
+    for others in results[1:]:
+        jax.tree.map(assert_near, others, results[0])
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_depthwise_keeps_the_type_of_the_images(lowering):
+    x, kernels = draw(0, 1, 2, 4, 4, 3), (draw(1, 3, 3, 3), draw(2, 5, 5, 3))
+    convolve = functools.partial(depthwise_conv, kernels=kernels, lowering=lowering)
+    y = convolve(x.astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    assert_near(y.astype(jnp.float32), convolve(x), 0.02)
+
+
+def num_operations(function, x, *arguments):
+    """Count what is left to compile of a function and its gradient."""
+
+    def loss(*inputs):
+        return jnp.tanh(function(*inputs)).sum()
+
+    lowered = jax.jit(jax.grad(loss)).lower(x, *arguments)
+    return lowered.compile().as_text().count(" = ")
+
+
+def test_small_images_take_few_operations():
+    kernels = (draw(1, 3, 3, 4), draw(2, 5, 5, 4))
+    functions = {
+        "depthwise": lambda x, **how: depthwise_conv(x, kernels, **how),
+        "mean": functools.partial(pooling.avg_pool, sizes=(3, 5), stride=1),
+    }
+    small, large = draw(0, 1, 32, 8, 8, 4), draw(0, 1, 32, 16, 16, 4)
+    assert pixel_matrix.is_best(small, 1)
+    assert not pixel_matrix.is_best(large, 1)
+    many = draw(0, 1, 64, 8, 8, 16)
+    assert not pixel_matrix.is_best(many, 1)
+    assert pixel_matrix.is_best(many, 2)
+    for function in functions.values():
+        shifted = num_operations(functools.partial(function, lowering="shifted"), small)
+        assert num_operations(function, small) < shifted / 3
+        assert num_operations(function, large) > shifted / 2
 
 
 def test_no_library_is_asked_for_a_dilated_convolution():
@@ -89,11 +127,12 @@ def test_no_library_is_asked_for_a_dilated_convolution():
 def test_unwanted_weight_gradients_are_zero_and_nothing_else_changes():
     x, kernels = draw(0, 1, 6, 5, 5, 2), (draw(1, 3, 3, 2), draw(2, 5, 5, 2))
     cotangent = draw(3, 2, 6, 5, 5, 2)
+    convolve = functools.partial(depthwise_conv, lowering="shifted")
 
     @jax.jit
     def run(wanted):
         with weight_gradients_if(wanted):
-            y, backward = jax.vjp(depthwise_conv, x, kernels)
+            y, backward = jax.vjp(convolve, x, kernels)
         return y, backward(cotangent)
 
     y, (dx, dkernels) = run(jnp.array(True))
@@ -145,12 +184,12 @@ def test_gradients_towards_kernels_have_derivatives_of_both_modes(stride):
 
     for lowering in LOWERINGS:
         assert_near(*values_of(functools.partial(along, lowering), x, kernel))
-    assert_near(
-        *(
-            jax.grad(functools.partial(along, lowering), argnums=1)(x, kernel)
-            for lowering in LOWERINGS
-        )
+    first, *others = (
+        jax.grad(functools.partial(along, lowering), argnums=1)(x, kernel)
+        for lowering in LOWERINGS
     )
+    for other in others:
+        assert_near(other, first)
 
 
 def values_of(function, x, kernel):
@@ -197,17 +236,23 @@ def naive_pool(image, cotangent, size, stride, kind):
     return value, gradient
 
 
-@pytest.mark.parametrize("kind", ["max", "avg"])
+POOLS = {("max", "only"): pooling.max_pool} | {
+    ("avg", lowering): functools.partial(pooling.avg_pool, lowering=lowering)
+    for lowering in get_args(pooling.MeanLowering)
+}
+
+
+@pytest.mark.parametrize(("kind", "lowering"), POOLS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(6, 5), (9, 8)])
 @pytest.mark.parametrize("sizes", [(3,), (3, 5)])
-def test_pooling_against_loops(kind, stride, shape, sizes):
+def test_pooling_against_loops(kind, lowering, stride, shape, sizes):
     random = np.random.RandomState(3)
     # few different values, all negative: many ties, and padding must not win
     images = random.randint(-4, 0, (*shape, 3)).astype(np.float32)
     out = tuple(-(-side // stride) for side in shape)
     cotangent = random.standard_normal((len(sizes), *out, 3)).astype(np.float32)
-    pool = pooling.max_pool if kind == "max" else pooling.avg_pool
+    pool = POOLS[kind, lowering]
     value, (gradient,) = value_and_vjp(
         lambda x: pool(x, sizes=sizes, stride=stride),
         jnp.asarray(cotangent)[:, None],

@@ -2,7 +2,7 @@
 
 XLA's grouped convolution is slow on CPU, forward and towards the input (factor 20 to
 60 against shifted multiply-adds, see docs/performance.md) and towards the weights,
-where it does the work of a dense one.
+where it does the work of a dense one. Of small images it is a product with a matrix.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from adarts_jax.nn import windows
+from adarts_jax.nn import pixel_matrix, windows
 from adarts_jax.nn.weight_gradient import weight_gradients
 
-Lowering = Literal["shifted", "grouped"]
+Lowering = Literal["shifted", "matrix", "grouped"]
 
 Stacked = Float[Array, "op batch height width channel"]
 Kernels = tuple[Float[Array, "k k channel"], ...]
@@ -35,8 +35,8 @@ def weight_gradients_if(wanted: Bool[Array, ""]) -> Iterator[None]:
     """Let gradients towards kernels be zero, and cost nothing, if they are not wanted.
 
     For programs that serve several purposes: those gradients are a fifth of a pass on a
-    CPU. Holds for what is traced inside; ``wanted`` may be traced. The "grouped"
-    lowering computes them in any case.
+    CPU. Holds for what is traced inside; ``wanted`` may be traced. Only the "shifted"
+    lowering takes note, the others compute them in any case.
     """
     token = _is_wanted.set(wanted)
     try:
@@ -64,11 +64,12 @@ def depthwise_conv(
       kernels: one odd square filter bank per operation; sizes may differ.
       stride: 1 or 2; the output has ``ceil(size / stride)`` pixels.
       dilation: distance between taps.
-      lowering: "shifted" multiply-adds (default on CPU) or XLA's "grouped"
-        convolution (default elsewhere).
+      lowering: "shifted" multiply-adds, products with a "matrix" of pixel pairs (on a
+        CPU the default for small images), or XLA's "grouped" convolution (elsewhere).
     """
-    if lowering is None:
-        lowering = "shifted" if jax.default_backend() == "cpu" else "grouped"
+    lowering = lowering or _best_lowering(x, stride)
+    if lowering == "matrix":
+        return pixel_matrix.convolve(x, kernels, stride, dilation)
     if lowering == "shifted":
         wanted = jnp.asarray(_is_wanted.get())
         return _traced_once(x, kernels, wanted, stride, dilation)
@@ -79,6 +80,12 @@ def depthwise_conv(
             for image, kernel in zip(images, kernels, strict=True)
         ]
     )
+
+
+def _best_lowering(x: Stacked, stride: int) -> Lowering:
+    if pixel_matrix.is_best(x, stride):
+        return "matrix"
+    return "shifted" if jax.default_backend() == "cpu" else "grouped"
 
 
 def _grouped(
@@ -113,15 +120,9 @@ def _grouped(
 
 def _weights_per_tap(kernels: Kernels) -> list[Float[Array, "op 1 1 1 channel"]]:
     """Return the taps, row by row, of all filters in the largest one's frame."""
-    largest = max(kernel.shape[0] for kernel in kernels)
-    margins = [(largest - kernel.shape[0]) // 2 for kernel in kernels]
-    weights = jnp.stack(
-        [
-            jnp.pad(kernel, ((m, m), (m, m), (0, 0)))  # zeros change nothing
-            for kernel, m in zip(kernels, margins, strict=True)
-        ]
-    )
-    weights = weights.reshape(len(kernels), largest**2, 1, 1, -1)
+    weights = windows.in_one_frame(kernels)
+    ops, largest, _, channels = weights.shape
+    weights = weights.reshape(ops, largest**2, 1, 1, channels)
     return [lax.slice_in_dim(weights, t, t + 1, axis=1) for t in range(largest**2)]
 
 

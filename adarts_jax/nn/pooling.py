@@ -10,19 +10,20 @@ offset is kept as one byte.
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int8
 
-from adarts_jax.nn import windows
+from adarts_jax.nn import pixel_matrix, windows
 
 Images = Float[Array, "batch height width channel"]
 Stacked = Float[Array, "op batch height width channel"]
 Winners = Int8[Array, "op batch height width channel"]
 Sizes = tuple[int, ...]
+MeanLowering = Literal["shifted", "matrix"]
 
 AXES = HEIGHT, WIDTH = 2, 3  # of a stack
 
@@ -40,11 +41,24 @@ def max_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
     return _maximum(x, sizes, stride)
 
 
-def avg_pool(x: Stacked, *, sizes: Sizes, stride: int) -> Stacked:
+def avg_pool(
+    x: Stacked, *, sizes: Sizes, stride: int, lowering: MeanLowering | None = None
+) -> Stacked:
     """Mean over square odd windows that counts real pixels only.
 
     PyTorch's ``AvgPool2d(..., count_include_pad=False)`` per window size.
+
+    Args:
+      x: as for ``max_pool``.
+      sizes: likewise.
+      stride: likewise.
+      lowering: "shifted" sums, or products with a "matrix" of pixel pairs (on a CPU the
+        default for small images).
     """
+    if lowering is None:
+        lowering = "matrix" if pixel_matrix.is_best(x, stride) else "shifted"
+    if lowering == "matrix":
+        return pixel_matrix.mean(x, sizes, stride)
     return _mean(x, sizes, stride)
 
 

@@ -110,6 +110,18 @@ def batch_to_phases(x: Any, stride: int) -> Any:
     return unfold_blocks(x.transpose(2, 3, 0, 4, 1, 5))
 
 
+def in_one_frame(kernels: tuple[Any, ...]) -> Any:
+    """Stack square kernels (k, k, channel), zeros around all but the largest ones."""
+    largest = max(kernel.shape[0] for kernel in kernels)
+    margins = [(largest - kernel.shape[0]) // 2 for kernel in kernels]
+    return jnp.stack(
+        [
+            jnp.pad(kernel, ((m, m), (m, m), (0, 0)))
+            for kernel, m in zip(kernels, margins, strict=True)
+        ]
+    )
+
+
 def pad_axis(x: Any, axis: int, before: int, length: int, value: float = 0.0) -> Any:
     """Give ``axis`` the given ``length``, with ``before`` new elements in front.
 
