@@ -43,8 +43,8 @@ def convolve(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacke
     covered = _covered(k, *x.shape[2:4], stride, dilation)
     matrix = jnp.einsum(
         "otc,tr->ocr",
-        taps.reshape(ops, k * k, channels),
-        covered.reshape(k * k, -1),
+        taps.reshape(ops, k * k, channels).astype(x.dtype),
+        covered.reshape(k * k, -1).astype(x.dtype, copy=False),
     ).reshape(ops, channels, *covered.shape[1:])
     return _multiply("obpc,ocpq->obqc", x, matrix, stride)
 
@@ -56,7 +56,7 @@ def mean(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
     for k in sizes:
         covered = _covered(k, *x.shape[2:4], stride, 1).sum(0, dtype=np.float64)
         matrices.append(covered / covered.sum(0))
-    matrix = np.stack(matrices).astype(jnp.promote_types(x.dtype, jnp.float32))
+    matrix = np.stack(matrices).astype(x.dtype)
     return _multiply("obpc,opq->obqc", x, matrix, stride)
 
 
@@ -65,7 +65,7 @@ def _multiply(axes: str, x: Stacked, matrix: Any, stride: int) -> Stacked:
     ops, batch, height, width, channels = x.shape
     y = jnp.einsum(axes, x.reshape(ops, batch, -1, channels), matrix)
     height, width = -(-height // stride), -(-width // stride)
-    return y.reshape(-1, batch, height, width, channels).astype(x.dtype)
+    return y.reshape(-1, batch, height, width, channels)
 
 
 @functools.cache
