@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import floor, ours, plain_torch
+from benchmarks import floor, ours, plain_torch, timing
 from benchmarks.plain_torch import Variant
 from benchmarks.side_by_side import Built
 
@@ -164,6 +164,11 @@ def second_start_worker(setting: Setting) -> Built:
         )
         first.start()
         first.join()
+        if first.exitcode != 0:
+            raise timing.CannotRun(
+                f"the process that compiles first ended with status {first.exitcode}: "
+                "without its programs this would be a first start"
+            )
         _use_cache(folder)
         return jax_worker(setting)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adarts_jax.config import SearchConfig
-from benchmarks import engine_programs, floor, lowerings, network_calls
+from benchmarks import engine_programs, floor, lowerings, network_calls, timing
 from benchmarks import search_step_workers as workers
 from benchmarks.network_calls import Call
 
@@ -30,6 +30,12 @@ def test_steps_and_epochs_are_of_the_same_networks(name):
     assert config.network.num_cells == step.num_cells
     assert config.batch_size == step.batch_size
     assert epoch.image_shape == (step.image_size,) * 2 + (step.image_channels,)
+
+
+def test_a_second_start_without_a_first_one_is_no_row(monkeypatch):
+    monkeypatch.setattr(workers, "_fill_cache", sys.exit)  # takes no two arguments
+    with pytest.raises(timing.CannotRun, match="ended with status 1"):
+        workers.second_start_worker(workers.SETTINGS["tiny"])
 
 
 def test_the_floor_is_the_slower_of_memory_and_arithmetic():
