@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from adarts_jax.config import SearchConfig
-from benchmarks import engine_programs, floor, lowerings, network_calls, timing
+from adarts_jax.retrain_config import RetrainConfig
+from benchmarks import (
+    engine_programs,
+    floor,
+    lowerings,
+    network_calls,
+    retrain_step,
+    timing,
+)
 from benchmarks import search_step_workers as workers
 from benchmarks.network_calls import Call
 
@@ -19,6 +27,19 @@ def test_the_digits_setting_is_a_search_without_any_option():
     assert setting.batch_size == config.batch_size
     assert config.data.source == "digits"
     assert (setting.image_size, setting.image_channels) == (8, 1)
+
+
+@pytest.mark.parametrize("name", ["digits", "small", "full"])
+def test_training_steps_and_epochs_are_of_the_same_networks(name):
+    step, epoch = retrain_step.SETTINGS[name], engine_programs.SETTINGS[name]
+    values = engine_programs.read_recipe(epoch.retrain_recipe, epoch.retrain_changes)
+    config = RetrainConfig(**values)
+    assert config.network.init_channels == step.init_channels
+    assert config.network.num_cells == step.num_cells
+    assert config.network.auxiliary == step.auxiliary
+    assert (config.network.drop_path_rate > 0) == (step.drop_path_rate > 0)
+    assert (config.batch_size, config.genotype) == (step.batch_size, step.genotype)
+    assert epoch.image_shape == step.image_shape
 
 
 @pytest.mark.parametrize("name", ["digits", "small", "full"])
