@@ -7,6 +7,7 @@ smallest networks there are, ``fake`` the search on a linear classifier.
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,11 +72,23 @@ class Process:
 
     def wait_for(self, text):
         """Read up to the line with a text."""
+        self._read_until(lambda line: text in line, repr(text))
+
+    def wait_for_step(self, step):
+        """Read up to the line of a step, or of a later one if it resumed beyond."""
+
+        def is_reached(line):
+            found = re.search(r": step (\d+)/", line)
+            return found and int(found[1]) >= step
+
+        self._read_until(is_reached, f"step {step}")
+
+    def _read_until(self, is_meant, name):
         for line in self._process.stderr:
             self.lines.append(line.rstrip("\n"))
-            if text in line:
+            if is_meant(line):
                 return
-        raise AssertionError(f"it ended without {text!r}: {self.lines[-5:]}")
+        raise AssertionError(f"it ended without {name}: {self.lines[-5:]}")
 
     @property
     def pid(self):
