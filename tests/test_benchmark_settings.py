@@ -5,12 +5,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 
 from adarts_jax.config import SearchConfig
 from adarts_jax.retrain_config import RetrainConfig
 from benchmarks import (
     engine_programs,
     floor,
+    gpu_forecast,
     lowerings,
     network_calls,
     retrain_step,
@@ -57,6 +59,16 @@ def test_a_second_start_without_a_first_one_is_no_row(monkeypatch):
     monkeypatch.setattr(workers, "_fill_cache", sys.exit)  # takes no two arguments
     with pytest.raises(timing.CannotRun, match="ended with status 1"):
         workers.second_start_worker(workers.SETTINGS["tiny"])
+
+
+def test_a_forecast_without_a_compiler_says_what_to_install(monkeypatch):
+    def no_topology(**_):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    monkeypatch.setenv("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # restored afterwards
+    monkeypatch.setattr(topologies, "get_topology_desc", no_topology)
+    with pytest.raises(SystemExit, match=r"pip install .*cuda13"):
+        gpu_forecast.main(["--setting", "tiny"])
 
 
 def test_the_floor_is_the_slower_of_memory_and_arithmetic():
