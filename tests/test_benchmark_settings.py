@@ -22,11 +22,15 @@ from benchmarks import search_step_workers as workers
 from benchmarks.network_calls import Call
 
 
-def test_the_digits_setting_is_a_search_without_any_option():
-    setting, config = workers.SETTINGS["digits"], SearchConfig()
+def assert_same_size(setting, config):
     assert setting.init_channels == config.network.init_channels
     assert setting.num_cells == config.network.num_cells
     assert setting.batch_size == config.batch_size
+
+
+def test_the_digits_setting_is_a_search_without_any_option():
+    setting, config = workers.SETTINGS["digits"], SearchConfig()
+    assert_same_size(setting, config)
     assert config.data.source == "digits"
     assert (setting.image_size, setting.image_channels) == (8, 1)
 
@@ -36,11 +40,10 @@ def test_training_steps_and_epochs_are_of_the_same_networks(name):
     step, epoch = retrain_step.SETTINGS[name], engine_programs.SETTINGS[name]
     values = engine_programs.read_recipe(epoch.retrain_recipe, epoch.retrain_changes)
     config = RetrainConfig(**values)
-    assert config.network.init_channels == step.init_channels
-    assert config.network.num_cells == step.num_cells
+    assert_same_size(step, config)
     assert config.network.auxiliary == step.auxiliary
     assert (config.network.drop_path_rate > 0) == (step.drop_path_rate > 0)
-    assert (config.batch_size, config.genotype) == (step.batch_size, step.genotype)
+    assert config.genotype == step.genotype
     assert epoch.image_shape == step.image_shape
 
 
@@ -49,9 +52,7 @@ def test_steps_and_epochs_are_of_the_same_networks(name):
     step, epoch = workers.SETTINGS[name], engine_programs.SETTINGS[name]
     values = engine_programs.read_recipe(epoch.search_recipe, epoch.search_changes)
     config = SearchConfig(**values)
-    assert config.network.init_channels == step.init_channels
-    assert config.network.num_cells == step.num_cells
-    assert config.batch_size == step.batch_size
+    assert_same_size(step, config)
     assert epoch.image_shape == (step.image_size,) * 2 + (step.image_channels,)
 
 

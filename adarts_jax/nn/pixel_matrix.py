@@ -7,6 +7,7 @@ operations that cost, to compile, to keep and to call (docs/performance.md).
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ Sizes = tuple[int, ...]
 def is_best(x: Stacked, stride: int) -> bool:
     """Whether this is the best lowering: for small images, on a CPU."""
     _, batch, height, width, channels = x.shape
-    pixels, positions = height * width, -(-height // stride) * -(-width // stride)
+    pixels, positions = height * width, math.prod(_output_size(x, stride))
     products = batch * channels * pixels * positions  # of each operation
     is_small = pixels <= MOST_PIXELS and products <= MOST_PRODUCTS
     return is_small and jax.default_backend() == "cpu"
@@ -41,6 +42,7 @@ def convolve(x: Stacked, kernels: Kernels, stride: int, dilation: int) -> Stacke
     taps = windows.in_one_frame(kernels)
     ops, k, _, channels = taps.shape
     covered = _covered(k, *x.shape[2:4], stride, dilation)
+    # Not copied where the type fits: layers of one size share one constant in memory.
     matrix = jnp.einsum(
         "otc,tr->ocr",
         taps.reshape(ops, k * k, channels).astype(x.dtype),
@@ -62,10 +64,14 @@ def mean(x: Stacked, sizes: Sizes, stride: int) -> Stacked:
 
 def _multiply(axes: str, x: Stacked, matrix: Any, stride: int) -> Stacked:
     """Multiply pixels by matrices; as in NumPy, an op axis of length 1 is repeated."""
-    ops, batch, height, width, channels = x.shape
+    ops, batch, _, _, channels = x.shape
     y = jnp.einsum(axes, x.reshape(ops, batch, -1, channels), matrix)
-    height, width = -(-height // stride), -(-width // stride)
-    return y.reshape(-1, batch, height, width, channels)
+    return y.reshape(-1, batch, *_output_size(x, stride), channels)
+
+
+def _output_size(x: Stacked, stride: int) -> tuple[int, ...]:
+    """Return rows and columns of the result, the same for every window."""
+    return tuple(windows.output_size(length, 1, stride) for length in x.shape[2:4])
 
 
 @functools.cache
